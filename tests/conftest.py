@@ -1,0 +1,29 @@
+"""Settings of every test: one thread a process, no network, and where the shared imagery lies."""
+
+import os
+from pathlib import Path
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of shared test imagery; the test is skipped where it is not there."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("shared test imagery (../shared/data) is not on this machine")
+    return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_spec() -> Path:
+    """The folder of specifications and key lists; the test is skipped where it is not there."""
+    if not (SHARED / "spec").is_dir():
+        pytest.skip("the specification folder (../shared/spec) is not on this machine")
+    return SHARED / "spec"

@@ -1,0 +1,1 @@
+"""Floor 6: the program selectivemae, one thin file a command."""

@@ -1,0 +1,1 @@
+"""Floor 4: what frozen features are worth: nearest neighbours, linear and few-shot classifiers."""

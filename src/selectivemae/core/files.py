@@ -1,0 +1,159 @@
+"""Files and folders that are whole or not there: atomic writes, checksums, locks.
+
+Whatever is written goes to a temporary name beside its place, is flushed to the disk and renamed; a reader sees
+the old content or the new one, never a half.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selectivemae.core.errors import OutputError
+
+SUMS = "SHA256SUMS"
+
+
+def _explain(error: OSError, path: Path) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"no space left on the disk of {path}: free some and go on with --resume")
+    return OutputError(f"cannot write {path}: {os.strerror(error.errno) if error.errno else error}")
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write a file as a whole. OutputError (disk full, no permission) leaves the old content as it was."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "wb") as f:
+            f.write(data.encode() if isinstance(data, str) else data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as e:
+        temporary.unlink(missing_ok=True)
+        raise _explain(e, path) from e
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears as a whole: fill the temporary one that is handed out; it gets checksums, is flushed
+    and renamed at the end, or removed when anything fails. OutputError on a full disk or missing permission."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        write_sums(temporary)
+        for f in temporary.iterdir():
+            handle = os.open(f, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+        _sync_folder(temporary)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as e:
+        raise _explain(e, path) from e
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """Write ``SHA256SUMS`` over all files of a folder, in the format of the sha256sum tool."""
+    lines = [f"{file_sha256(f)}  {f.name}\n" for f in sorted(folder.iterdir()) if f.name != SUMS]
+    (folder / SUMS).write_text("".join(lines))
+
+
+def check_sums(folder: Path) -> str | None:
+    """What is wrong with a folder by its ``SHA256SUMS``, in words; None when all is whole."""
+    sums = folder / SUMS
+    if not sums.is_file():
+        return f"{SUMS} is missing"
+    for line in sums.read_text().splitlines():
+        digest, _, name = line.partition("  ")
+        f = folder / name
+        if not f.is_file():
+            return f"{name} is missing"
+        if file_sha256(f) != digest:
+            return f"{name} does not match its checksum"
+    return None
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what a killed process left half-written in a folder (our own temporary names only)."""
+    for leftover in folder.glob(".*.tmp"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def prepare_output(out: Path, *, resume: bool, overwrite: bool, marker: str) -> None:
+    """Make an output folder ready, or say in one OutputError why it cannot be used.
+
+    A folder with content is continued by ``resume``, emptied by ``overwrite`` (only if it holds ``marker``, the file
+    that shows it to be ours), and refused otherwise.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file; --out needs a folder")
+    content = [f for f in out.iterdir() if f.name != ".lock"] if out.is_dir() else []
+    if content and overwrite:
+        if not (out / marker).is_file():
+            raise OutputError(f"{out} holds files but no {marker}, so it is no run of ours: --overwrite leaves it alone")
+        for f in content:
+            if f.is_dir() and not f.is_symlink():
+                shutil.rmtree(f)
+            else:
+                f.unlink()
+    elif content and not resume:
+        raise OutputError(f"{out} is not empty: continue it with --resume, replace it with --overwrite, or name another")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".probe.{uuid.uuid4().hex[:8]}.tmp"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as e:
+        raise _explain(e, out) from e
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for one process; OutputError names the process that holds it already."""
+    path = folder / ".lock"
+    try:
+        f = open(path, "a+")  # noqa: SIM115 (closed below; the lock lives as long as the file is open)
+    except OSError as e:
+        raise _explain(e, path) from e
+    with f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            f.seek(0)
+            holder = f.read().strip() or "unknown"
+            raise OutputError(
+                f"{folder} is in use by another run (process {holder}): wait for it or name another folder"
+            ) from None
+        f.truncate(0)
+        f.write(f"{os.getpid()}\n")
+        f.flush()
+        yield

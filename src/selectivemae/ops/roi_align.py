@@ -67,10 +67,11 @@ def _sample_points(rois: Tensor, stride: float, P: int, sampling: int) -> tuple[
     bag = torch.arange(len(count), device=rois.device).repeat_interleave(count)
     place = torch.arange(len(bag), device=rois.device) - (count.cumsum(0) - count)[bag]
     roi = bag // (P * P)
-    i, j = bag // P % P, bag % P
+    i, j = (bag // P % P).to(w.dtype), (bag % P).to(w.dtype)
     across, down = columns[roi], rows[roi]
-    yy = h[roi] * ((i + (place // across + 0.5) / down) / P - 0.5)
-    xx = w[roi] * ((j + (place % across + 0.5) / across) / P - 0.5)
+    a, b = (place // across).to(w.dtype), (place % across).to(w.dtype)
+    yy = h[roi] * ((i + (a + 0.5) / down) / P - 0.5)
+    xx = w[roi] * ((j + (b + 0.5) / across) / P - 0.5)
     x = xx * cos[roi] - yy * sin[roi] + cx[roi]
     y = xx * sin[roi] + yy * cos[roi] + cy[roi]
     return x, y, bag, count

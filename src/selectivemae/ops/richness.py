@@ -4,6 +4,7 @@ Every measure maps images (B, C, H, W) float in [0, 1] to (B, L) float32, withou
 standardised afterwards over each image's patches, so that its scale does not depend on the sensor.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,58 +15,66 @@ BINS = 9  # unsigned orientations, as in Dalal & Triggs (2005) and MaskFeat (arX
 GREY_LEVELS = 32
 
 
-def _per_patch(x: Tensor, side: int) -> Tensor:
+def _cell_sums(x: Tensor, side: int) -> Tensor:
     """Sums (..., H, W) over squares of ``side`` pixels: (..., H/side, W/side)."""
     h, w = x.shape[-2:]
-    return x.reshape(*x.shape[:-2], h // side, side, w // side, side).sum(dim=(-3, -1))
+    return x.reshape(*x.shape[:-2], h // side, side, w).sum(-2).reshape(*x.shape[:-2], h // side, w // side, side).sum(-1)
 
 
-def _gradients(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Sobel gradients (B, H, W) along x and y of each pixel's strongest channel, reflect padding.
+def _gradients(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sobel gradients along x and y, and magnitude, (B, H, W) each, of every pixel's strongest channel.
 
-    Sobel is separable: a difference along one axis of a 1-2-1 sum along the other.
+    Reflect padding. Sobel is separable: a difference along one axis of a 1-2-1 sum along the other. Pixels are
+    whole multiples of 1/65280 here (8-bit values are whole multiples of 256 of them), so that these sums are exact
+    and which channel is the strongest does not hang on the last bit of a device's arithmetic.
     """
-    p = F.pad(images, (1, 1, 1, 1), mode="reflect")
-    rows = p[..., :-2, :] + 2 * p[..., 1:-1, :] + p[..., 2:, :]
-    columns = p[..., :-2] + 2 * p[..., 1:-1] + p[..., 2:]
+    p = F.pad(torch.round(images * 65280.0), (1, 1, 1, 1), mode="reflect")
+    rows = p[..., :-2, :] + p[..., 2:, :] + 2 * p[..., 1:-1, :]
+    columns = p[..., :-2] + p[..., 2:] + 2 * p[..., 1:-1]
     gx = rows[..., 2:] - rows[..., :-2]
     gy = columns[..., 2:, :] - columns[..., :-2, :]
-    if images.shape[1] == 1:
-        return gx[:, 0], gy[:, 0]
-    strongest = (gx * gx + gy * gy).argmax(dim=1, keepdim=True)
-    return gx.gather(1, strongest)[:, 0], gy.gather(1, strongest)[:, 0]
+    energy = gx * gx + gy * gy
+    x, y, strongest = gx[:, 0], gy[:, 0], energy[:, 0]
+    for channel in range(1, images.shape[1]):
+        better = energy[:, channel] > strongest
+        x = torch.where(better, gx[:, channel], x)
+        y = torch.where(better, gy[:, channel], y)
+        strongest = torch.where(better, energy[:, channel], strongest)
+    return x / 65280.0, y / 65280.0, strongest.sqrt() / 65280.0
+
+
+def _votes(magnitude: Tensor, orientation: Tensor, cell: int) -> Tensor:
+    """Sums (B, H/cell, W/cell, BINS) of magnitudes (B, H, W) per cell and orientation bin (B, H, W) int64."""
+    b, h, w = magnitude.shape
+    if magnitude.device.type == "cpu":
+        row = torch.arange(b * h).reshape(b, h, 1) // cell  # h is a multiple of cell: cells count on over images
+        place = (row * (w // cell) + torch.arange(w) // cell) * BINS + orientation
+        sums = magnitude.new_zeros(b * (h // cell) * (w // cell) * BINS)
+        return sums.index_add_(0, place.flatten(), magnitude.flatten()).reshape(b, h // cell, w // cell, BINS)
+    # Elsewhere index_add_ adds in no fixed order: a sum per bin is deterministic.
+    return torch.stack([_cell_sums(magnitude * (orientation == k), cell) for k in range(BINS)], dim=-1)
+
+
+def _hog(images: Tensor, patch: int) -> Tensor:
+    x, y, magnitude = _gradients(images)
+    angle = torch.atan2(y, x)
+    angle = torch.where(angle < 0, angle + math.pi, angle)
+    orientation = torch.floor(angle * (BINS / math.pi)).long() % BINS  # an angle of pi is one of 0
+    cell = 8 if patch % 8 == 0 else patch // 2 if patch % 2 == 0 else patch
+    energy = _votes(magnitude, orientation, cell).square().sum(dim=-1)
+    return torch.log1p(torch.sqrt(_cell_sums(energy, patch // cell))).flatten(1)
 
 
 def hog(images: Tensor, patch: int) -> Tensor:
     """Richness (B, L) by histograms of oriented gradients: log1p of the L2 norm of a patch's magnitudes summed
-    per orientation bin (9, unsigned) and cell (8 x 8 pixels, or half a patch where 8 does not divide it).
+    per orientation bin (9, unsigned, hard votes) and cell (8 x 8 pixels, or half a patch where 8 does not divide it).
 
     Contrast counts: nothing is normalised per cell.
     """
-    gx, gy = _gradients(images)
-    magnitude = torch.sqrt(gx * gx + gy * gy)
-    # The half plane of unsigned orientations in BINS sectors. arctan2 is the costly part of HOG, and only the
-    # sector is wanted: with (x, y) turned into the upper half plane, the sector is the number of boundary
-    # directions that (x, y) lies beyond.
-    sign = torch.where((gy < 0) | ((gy == 0) & (gx < 0)), -1.0, 1.0)
-    x, y = gx * sign, gy * sign
-    cell = 8 if patch % 8 == 0 else patch // 2 if patch % 2 == 0 else patch
-    before = torch.zeros_like(magnitude[:, ::cell, ::cell])
-    energy: Tensor | None = None
-    total = _per_patch(magnitude, cell)
-    for k in range(1, BINS + 1):
-        # Magnitude in sectors 0..k-1, less that in sectors 0..k-2, is sector k-1's share of a cell.
-        if k == BINS:
-            upto = total
-        else:
-            angle = torch.tensor(torch.pi * k / BINS, dtype=torch.float64)
-            beyond = y * float(angle.cos()) >= x * float(angle.sin())
-            upto = total - _per_patch(magnitude * beyond, cell)
-        share = upto - before
-        energy = share * share if energy is None else energy + share * share
-        before = upto
-    assert energy is not None
-    return torch.log1p(torch.sqrt(_per_patch(energy, patch // cell))).flatten(1)
+    if images.device.type != "cpu":
+        return _hog(images, patch)
+    # One image's planes stay in a core's cache; a whole batch's would be read from memory at every operation.
+    return torch.cat([_hog(image, patch) for image in images.split(1)])
 
 
 def entropy(images: Tensor, patch: int) -> Tensor:

@@ -1,0 +1,157 @@
+"""An encoder from whatever a user names: a run, a file of a known layout, timm, the hub, or fresh weights."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from selectivemae.core.errors import ConfigError, WeightsError
+from selectivemae.models._torchvision import ensure_torchvision
+from selectivemae.models.vit import architecture as vit_architecture
+from selectivemae.models.vit import build_encoder, timm_name
+from selectivemae.weights.convert import find_layout, fit, relabel
+from selectivemae.weights.families import Size, build
+from selectivemae.weights.files import find_file, read_metadata, read_state_dict
+from selectivemae.weights.info import EncoderInfo
+
+Report = Callable[[str], None]
+Pool = Literal["token", "avg"]
+
+log = logging.getLogger(__name__)
+
+
+def load_encoder(
+    weights: str | Path,
+    *,
+    layout: str | None = None,
+    image_size: int | Size | None = None,
+    in_chans: int | None = None,
+    pool: Pool | None = None,
+    seed: int = 0,
+    report: Report | None = None,
+) -> nn.Module:
+    """An encoder without head, in evaluation mode, with what it expects of images in ``pretrained_cfg``.
+
+    ``weights`` is a run's folder, ``encoder.safetensors``, a file of any layout of ``layouts.LAYOUTS`` (recognised by
+    its keys, or forced by ``layout``), ``timm:NAME``, ``random:NAME`` (fresh weights of ``seed``) or
+    ``hf:OWNER/NAME[/FILE]``. ``image_size`` (pixels, side or (height, width)) and ``in_chans`` None take the file's.
+    ``pool`` sets what the model's ``forward`` gives: the class token or the mean of the patches.
+    ``report`` gets one line for the coverage and for everything adapted; by default they are logged.
+    Vision transformers come as timm's ``VisionTransformer`` (images (B, C, H, W) of any size that the patch divides;
+    ``forward_features`` gives (B, 1 + L, E)). Raises ``WeightsError`` when less than 95 % of the encoder is covered.
+    """
+    say = report or log.info
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    scheme, _, name = str(weights).partition(":")
+    with _seeded(seed):
+        if scheme == "random":
+            model = _random(name, size, in_chans)
+        elif scheme == "timm":
+            model = _timm(name, size, in_chans, pretrained=True)
+        else:
+            model = _from_file(Path(weights), layout, size, in_chans, say)
+    if pool is not None:
+        cast(Any, model).reset_classifier(0, global_pool=pool)
+    return model.eval()
+
+
+def _from_file(path: Path, layout_name: str | None, size: Size | None, in_chans: int | None, say: Report) -> nn.Module:
+    file, where = find_file(path), str(path)
+    state = read_state_dict(file)
+    info = EncoderInfo.from_metadata(read_metadata(file), where)
+    layout = find_layout(state, layout_name or ("vit" if info else None), where)
+    relabelled = relabel(state, layout, where)
+    native = info.image_size if info else (layout.image_size, layout.image_size)
+    channels = in_chans or relabelled.state[layout.inputs[0]].shape[1]
+    built = build(layout.family, relabelled.state, size or native, channels, where)
+    source_grid = None  # square
+    if info and built.grid:
+        rows, columns = built.grid
+        source_grid = (native[0] * rows // (size or native)[0], native[1] * columns // (size or native)[1])
+    fitted = fit(relabelled, built.model.state_dict(), grid=built.grid, source_grid=source_grid, where=where)
+    built.model.load_state_dict(fitted.state, strict=False)
+    say(f"{where}: layout {layout.name} as {built.name}, {fitted.coverage}")
+    for note in fitted.notes:
+        say(f"{where}: {note}")
+    mean, std = (info.mean, info.std) if info else (layout.mean, layout.std)
+    return _describe(built.model, built.name, size or native, channels, mean, std)
+
+
+def _random(name: str, size: Size | None, in_chans: int | None) -> nn.Module:
+    """Fresh weights of one of our sizes, or of any timm model."""
+    try:
+        arch = vit_architecture(name)
+    except ConfigError:
+        return _timm(name, size, in_chans, pretrained=False)
+    model = build_encoder(name, size or (224, 224), in_chans or 3)
+    return _describe(model, timm_name(arch), size or (224, 224), in_chans or 3)
+
+
+def _timm(name: str, size: Size | None, in_chans: int | None, *, pretrained: bool) -> nn.Module:
+    """A timm model without head; any image size where the family allows it."""
+    ensure_torchvision()
+    import timm
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    options: dict[str, Any] = {"num_classes": 0}
+    if size is not None and timm_takes_sizes(name):
+        options["img_size"] = size
+    if in_chans is not None:
+        options["in_chans"] = in_chans
+    if name.startswith(("vit_", "deit", "eva")):
+        options["dynamic_img_size"] = True
+    elif name.startswith("swin"):
+        options["strict_img_size"] = False
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise WeightsError(f"timm:{name}: cannot fetch its weights ({_first_line(error)})") from error
+    except RuntimeError as error:
+        raise WeightsError(f"timm:{name}: {_first_line(error)}; see timm.list_models() for names") from error
+
+
+def timm_takes_sizes(name: str) -> bool:
+    """Whether a timm model is built for an image size (transformers are, ResNets not)."""
+    return name.startswith(("vit_", "deit", "eva", "swin"))
+
+
+def _describe(
+    model: nn.Module,
+    name: str,
+    size: Size,
+    channels: int,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> nn.Module:
+    """Put what the encoder expects of its input where timm keeps it (``timm.data.resolve_data_config`` reads it)."""
+    default = EncoderInfo(name)
+    if mean is None or std is None or len(mean) != channels:
+        mean, std = (default.mean, default.std) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
+    cast(Any, model).pretrained_cfg = {
+        "architecture": name,
+        "input_size": (channels, *size),
+        "fixed_input_size": False,
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "mean": mean,
+        "std": std,
+        "num_classes": 0,
+    }
+    return model
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Torch's generator at ``seed`` inside, as it was outside: building a model leaves no trace."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

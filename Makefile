@@ -27,6 +27,7 @@ CHECK      := true
 endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+export NO_MKDOCS_2_WARNING := 1
 
 .PHONY: help install demo test lint types floors check bench hooks docs clean
 .NOTPARALLEL:

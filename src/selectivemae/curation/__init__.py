@@ -1,0 +1,1 @@
+"""Floor 4: from piles of archives to a clean corpus: sources, exclusion, slices, hashes, duplicates, shards."""

@@ -1,0 +1,132 @@
+"""Perceptual hashes of images under the 8 orientations, in integers only (curation.md, section 5.1).
+
+Every step after decoding is exact, so a hash is the same to the bit on every processor and with every linear
+algebra library, and the hash of a flipped or turned image follows from the same coefficients:
+
+    RGB -> luma -> area mean to 64x64 and 32x32 -> integer DCT -> bits above the median
+
+``rsph64-v1``: 8x8 coefficients of the 32x32 mean; 64 bits, the first (the mean) always 0.
+``rsph256-v1``: coefficients 1..16 of both axes of the 64x64 mean; 256 bits.
+
+An orientation ``g`` is 0..7: transpose if ``g & 4``, then mirror left-right if ``g & 1``, then top-bottom if ``g & 2``.
+"""
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+UInt8 = NDArray[np.uint8]
+UInt64 = NDArray[np.uint64]
+Int64 = NDArray[np.int64]
+
+ORIENTATIONS = 8
+VERSION = "rsph-v1"
+_LUMA = tuple(np.arange(256, dtype=np.uint32) * np.uint32(weight) for weight in (19595, 38470, 7471))
+_HALF = np.uint32(32768)
+_FLOAT32_EXACT = 1 << 16  # longest side whose row sums of 8-bit values stay below 2**24
+
+
+def luma(pixels: UInt8) -> UInt8:
+    """Grey values of RGB ``pixels`` (H, W, 3) uint8 -> (H, W) uint8, the integer form of ITU-R BT.601."""
+    red, green, blue = _LUMA
+    total = red[pixels[..., 0]]
+    total += green[pixels[..., 1]]
+    total += blue[pixels[..., 2]]
+    total += _HALF
+    total >>= np.uint32(16)
+    return total.astype(np.uint8)
+
+
+def fill_masked(grey: UInt8, mask: NDArray[np.bool_]) -> UInt8:
+    """Give the pixels of ``mask`` (H, W; True = no data) the integer mean of the others; ``grey`` (H, W) uint8."""
+    valid = int(mask.size - np.count_nonzero(mask))
+    if valid in (0, mask.size):
+        return grey
+    mean = int(grey[~mask].sum(dtype=np.int64)) // valid
+    return np.where(mask, np.uint8(mean), grey)
+
+
+@lru_cache(maxsize=64)
+def _coverage(length: int, cells: int, exact: type) -> NDArray[np.floating]:
+    """Integer weights (length, cells): how many of a pixel's ``cells`` units lie in each cell of ``length`` units."""
+    start = np.arange(length, dtype=np.int64)[:, None] * cells
+    edge = np.arange(cells, dtype=np.int64)[None, :] * length
+    overlap = np.minimum(start + cells, edge + length) - np.maximum(start, edge)
+    weights = np.maximum(overlap, 0).astype(exact)
+    weights.flags.writeable = False
+    return weights
+
+
+def area_means(grey: UInt8) -> tuple[Int64, Int64]:
+    """Exact area means of ``grey`` (H, W) uint8 on grids of 64x64 and 32x32 cells, times 256, rounded half up.
+
+    A pixel counts in every cell it touches by the share that lies there; the aspect is not kept. Both results are
+    int64 (0..65280), and mirroring or transposing the image does the same to them, exactly.
+    """
+    height, width = grey.shape
+    exact = np.float32 if max(height, width) < _FLOAT32_EXACT else np.float64
+    rows = grey.astype(exact) @ _coverage(width, 64, exact)
+    fine = (_coverage(height, 64, exact).T.astype(np.float64) @ rows.astype(np.float64)).astype(np.int64)
+    coarse = fine.reshape(32, 2, 32, 2).sum(axis=(1, 3)) // 4  # a cell of 32 is four of 64 at twice the resolution
+    area = width * height
+    return (256 * fine + area // 2) // area, (256 * coarse + area // 2) // area
+
+
+@lru_cache(maxsize=2)
+def _cosines(rows: int, cells: int, scale: int) -> NDArray[np.float64]:
+    """DCT-II matrix (rows, cells) of rounded integers; the right half mirrors the left so that flips are exact."""
+    half = np.arange(cells // 2)
+    frequency = np.arange(rows)[:, None]
+    left = np.rint(np.cos(np.pi * (2 * half + 1) * frequency / (2 * cells)) * scale)
+    sign = np.where(frequency % 2 == 0, 1.0, -1.0)
+    return np.concatenate([left, sign * left[:, ::-1]], axis=1)
+
+
+def _orientations(spectrum: Int64, first: int) -> Int64:
+    """Coefficients (N, S, S), whose first frequency is ``first``, under every orientation -> (N, 8, S, S)."""
+    side = spectrum.shape[-1]
+    sign = np.where((np.arange(side) + first) % 2 == 0, 1, -1).astype(np.int64)
+    views = []
+    for g in range(ORIENTATIONS):
+        view = spectrum.transpose(0, 2, 1) if g & 4 else spectrum
+        view = view * sign if g & 1 else view
+        views.append(view * sign[:, None] if g & 2 else view)
+    return np.stack(views, axis=1)
+
+
+def hash64(means: Int64) -> UInt64:
+    """``rsph64-v1`` of 32x32 area means (N, 32, 32): codes (N, 8) uint64, one per orientation of the image."""
+    cosines = _cosines(8, 32, 1 << 13)
+    spectrum = (cosines @ means.astype(np.float64) @ cosines.T).astype(np.int64)  # below 2**53: exact
+    values = _orientations(spectrum, 0).reshape(-1, ORIENTATIONS, 64)
+    median = np.partition(values[..., 1:], 31, axis=-1)[..., 31:32]
+    bits = values > median
+    bits[..., 0] = False
+    return np.packbits(bits, axis=-1).view(">u8")[..., 0].astype(np.uint64)
+
+
+def hash256(means: Int64) -> UInt64:
+    """``rsph256-v1`` of 64x64 area means (N, 64, 64): codes (N, 8, 4) uint64, most significant word first."""
+    cosines = _cosines(17, 64, 1 << 12)[1:]
+    spectrum = (cosines @ means.astype(np.float64) @ cosines.T).astype(np.int64)
+    values = _orientations(spectrum, 1).reshape(-1, ORIENTATIONS, 256)
+    middle = np.partition(values, (127, 128), axis=-1)[..., 127:129].sum(axis=-1, keepdims=True)
+    bits = 2 * values > middle
+    return np.packbits(bits, axis=-1).view(">u8").astype(np.uint64)
+
+
+def orient(array: NDArray, g: int) -> NDArray:
+    """View of ``array`` (..., H, W) in orientation ``g`` (0..7), as defined at the head of this module."""
+    view = np.swapaxes(array, -1, -2) if g & 4 else array
+    view = view[..., ::-1] if g & 1 else view
+    return view[..., ::-1, :] if g & 2 else view
+
+
+def content_id(pixels: UInt8) -> bytes:
+    """SHA-256 (32 bytes) of the size and the RGB bytes of ``pixels`` (H, W, 3): equal iff the pictures are equal."""
+    height, width = pixels.shape[:2]
+    digest = hashlib.sha256(f"{width}x{height}\0".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()

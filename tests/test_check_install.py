@@ -1,4 +1,4 @@
-"""tools/check_install.py on environments that are made up: one with a CUDA package, and pips that would fetch things."""
+"""tools/check_install.py on made-up environments: CUDA packages, conflicts, and pips that would fetch such things."""
 
 import json
 import os

@@ -1,0 +1,130 @@
+"""Where an image is cut and how it is turned, as pure functions of the sample's noise key, and the cut itself.
+
+The choice needs only the size from the file's header, so it is made before decoding, for many samples at once. The
+distribution of :func:`crop_box` is that of torchvision's ``RandomResizedCrop`` (He et al., MAE: scale 0.2 to 1).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selectivemae.core.errors import ConfigError
+from selectivemae.core.order import Int64, uniform
+
+Augment = Callable[[Int64, Int64, Int64], tuple[Int64, Int64]]
+"""(keys (B,), widths (B,), heights (B,)) -> (boxes (B, 4) as x, y, w, h in pixels, turns (B,) 0..7).
+
+Bits of a turn, applied in this order: 4 transpose, 2 flip top to bottom, 1 flip left to right. A pure function that
+looks at each sample alone and can be pickled.
+"""
+
+_ATTEMPTS = 10
+# Purposes of ``core.order.uniform``: one range of numbers a kind of draw, one number an attempt.
+_AREA, _RATIO, _LEFT, _TOP, _TURN = 0xA100, 0xA200, 0xA300, 0xA400, 0xA500
+_TURNS = {"none": (0,), "horizontal": (0, 1), "all": (0, 1, 2, 3, 4, 5, 6, 7)}
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """The augmentation of pre-training: a random resized crop, then a random turn.
+
+    ``turns`` is ``none``, ``horizontal`` (mirrored half of the times) or ``all`` (the 8 symmetries of the square).
+    """
+
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    turns: str = "horizontal"
+
+    def __call__(self, keys: Int64, widths: Int64, heights: Int64) -> tuple[Int64, Int64]:
+        """Boxes (B, 4) and turns (B,) of samples."""
+        return crop_box(keys, widths, heights, self.scale, self.ratio), turn(keys, self.turns)
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """No chance at all: the largest centred square, upright."""
+
+    def __call__(self, keys: Int64, widths: Int64, heights: Int64) -> tuple[Int64, Int64]:
+        """Boxes (B, 4) and turns (B,) of samples."""
+        return centre_box(widths, heights), np.zeros_like(keys)
+
+
+def augmentation(name: str | Augment) -> Augment:
+    """``pretrain`` -> RandomCrop(), ``none`` -> CentreCrop(); a callable is passed through. Raises ConfigError."""
+    if callable(name):
+        return name
+    if name not in ("pretrain", "none"):
+        raise ConfigError(f"augment {name!r} is unknown; choose pretrain or none, or give a function")
+    return RandomCrop() if name == "pretrain" else CentreCrop()
+
+
+def crop_box(
+    key: Int64,
+    width: Int64 | int,
+    height: Int64 | int,
+    scale: tuple[float, float] = (0.2, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Int64:
+    """Random crop boxes (B, 4) int64 as x, y, w, h in pixels, inside images of the given sizes (B,) or scalar.
+
+    The area is uniform in ``scale`` (shares of the image), the ratio w / h log-uniform in ``ratio``; the first of ten
+    draws that fits is taken, else the largest centred box whose ratio is in range.
+    """
+    key = np.atleast_1d(key)
+    width, height = np.broadcast_to(width, key.shape), np.broadcast_to(height, key.shape)
+    boxes = _fallback_box(width, height, ratio)
+    open_ = np.arange(len(key))
+    for attempt in range(_ATTEMPTS):
+        k, W, H = key[open_], width[open_], height[open_]
+        area = W * H * (scale[0] + (scale[1] - scale[0]) * uniform(k, _AREA + attempt))
+        low, high = np.log(ratio[0]), np.log(ratio[1])
+        aspect = np.exp(low + (high - low) * uniform(k, _RATIO + attempt))
+        w, h = np.rint(np.sqrt(area * aspect)).astype(np.int64), np.rint(np.sqrt(area / aspect)).astype(np.int64)
+        x = (uniform(k, _LEFT + attempt) * (W - w + 1)).astype(np.int64)
+        y = (uniform(k, _TOP + attempt) * (H - h + 1)).astype(np.int64)
+        fits = (w > 0) & (h > 0) & (w <= W) & (h <= H)
+        boxes[open_[fits]] = np.stack([x, y, w, h], axis=1)[fits]
+        open_ = open_[~fits]
+        if not len(open_):
+            break
+    return boxes
+
+
+def turn(key: Int64, turns: str = "horizontal") -> Int64:
+    """Random turns (B,) 0..7 (see :data:`Augment`) from the named set, each equally likely."""
+    codes = np.array(_TURNS[turns], dtype=np.int64)
+    return codes[(uniform(key, _TURN) * len(codes)).astype(np.int64)]
+
+
+def centre_box(width: Int64 | int, height: Int64 | int) -> Int64:
+    """The largest centred square of images: boxes (B, 4) int64 as x, y, w, h."""
+    width, height = np.broadcast_arrays(np.atleast_1d(width), np.atleast_1d(height))
+    side = np.minimum(width, height)
+    return np.stack([(width - side) // 2, (height - side) // 2, side, side], axis=1)
+
+
+def resample(pixels: NDArray[np.uint8], box: Int64, size: int, turn: int = 0) -> Tensor:
+    """Cut a box (x, y, w, h) out of pixels (H, W, C), resize to (C, size, size) uint8, and turn.
+
+    Bicubic with antialiasing, computed in 8 bits by torch (a value differs from Pillow's by at most 1). ``turn`` as in
+    :data:`Augment`.
+    """
+    x, y, w, h = (int(edge) for edge in box)
+    cut = torch.from_numpy(pixels[y : y + h, x : x + w]).permute(2, 0, 1)[None]
+    out = F.interpolate(cut, (size, size), mode="bicubic", antialias=True)[0]
+    if turn & 4:
+        out = out.mT
+    flips = [dim for bit, dim in ((2, -2), (1, -1)) if turn & bit]
+    return out.flip(flips) if flips else out
+
+
+def _fallback_box(width: Int64, height: Int64, ratio: tuple[float, float]) -> Int64:
+    """The largest centred boxes (B, 4) of images whose ratio w / h lies in ``ratio``."""
+    w = np.where(width > height * ratio[1], np.rint(height * ratio[1]), width).astype(np.int64)
+    h = np.where(width < height * ratio[0], np.rint(width / ratio[0]), height).astype(np.int64)
+    return np.stack([(width - w) // 2, (height - h) // 2, w, h], axis=1)

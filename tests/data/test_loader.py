@@ -1,0 +1,223 @@
+"""The stream of batches: exact sets of samples, the same pixels from any number of workers and processes."""
+
+import io
+import itertools
+import os
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from selectivemae.core.errors import ConfigError, DataError, StoreError, TrainingError
+from selectivemae.core.order import Int64
+from selectivemae.data.batch import Batch, Position
+from selectivemae.data.loader import EverySample, Loader, auto_workers, cut
+
+
+def jpeg(number: int, side: int = 48) -> bytes:
+    """A small picture that differs from every other number's."""
+    pixels = np.random.default_rng(number).integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((side + number % 5, side), Image.Resampling.BICUBIC).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class MemoryStore:
+    """Pictures held in memory; ``odd`` replaces the bytes of some; a number in ``fatal`` misbehaves when read."""
+
+    n: int
+    odd: dict[int, bytes] = field(default_factory=dict)
+    fatal: dict[int, str] = field(default_factory=dict)
+    fingerprint: str = "test"
+
+    def __len__(self) -> int:
+        return self.n
+
+    def id(self, index: int) -> str:
+        return f"picture/{index:03}"
+
+    def __getitem__(self, index: int) -> bytes:
+        match self.fatal.get(index):
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hang":
+                time.sleep(60)
+            case "bug":
+                raise ZeroDivisionError("a bug in the store")
+            case "unreadable":
+                raise StoreError("member is gone")
+        return self.odd[index] if index in self.odd else jpeg(index)
+
+
+def take(loader: Loader, start: Position, steps: int) -> list[tuple[Batch, Position]]:
+    with loader:
+        return list(itertools.islice(loader.batches(start), steps))
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("images", "index", "key", "weight"))
+
+
+def test_every_epoch_has_every_sample_once() -> None:
+    steps = take(Loader(MemoryStore(10), 4, 16, seed=1), Position(), 5)
+    order = torch.cat([batch.index for batch, _ in steps]).tolist()
+    assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
+    assert order[:10] != order[10:]
+    assert [after for _, after in steps] == [
+        Position(0, 4), Position(0, 8), Position(1, 2), Position(1, 6), Position(2, 0),
+    ]  # fmt: skip
+
+
+def test_the_same_sample_has_another_key_in_another_epoch() -> None:
+    (first, _), (second, _) = take(Loader(MemoryStore(6), 6, 16, seed=1), Position(), 2)
+    assert not set(first.key.tolist()) & set(second.key.tolist())
+    assert first.images.shape == (6, 3, 16, 16)
+    assert first.images.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 3), (5, 12), (7, 7), (100, 1)])
+def test_cut_goes_round_small_sets(n: int, size: int) -> None:
+    position, seen = Position(), Counter()
+    for _ in range(3):
+        part = cut(EverySample(0, n), 0, position, size)
+        seen.update(part.index.tolist())
+        position = part.after
+    assert position.epoch * n + position.consumed == 3 * size
+    assert max(seen.values()) - min(seen.get(i, 0) for i in range(n)) <= 1
+
+
+def test_resuming_anywhere_gives_the_rest() -> None:
+    whole = take(Loader(MemoryStore(11), 4, 16, seed=3), Position(), 7)
+    for done in (1, 3, 5):
+        rest = take(Loader(MemoryStore(11), 4, 16, seed=3), whole[done - 1][1], 7 - done)
+        assert all(same(a, b) and p == q for (a, p), (b, q) in zip(whole[done:], rest, strict=True))
+
+
+def test_ranks_share_each_global_step() -> None:
+    whole = take(Loader(MemoryStore(11), 4, 16, seed=3), Position(), 6)
+    ranks = [take(Loader(MemoryStore(11), 4, 16, seed=3, rank=r, world=2), Position(), 6) for r in range(2)]
+    for step, (batch, after) in enumerate(whole):
+        for r in range(2):
+            part, part_after = ranks[r][step]
+            assert after == part_after
+            assert torch.equal(batch.index[r::2], part.index)
+            assert torch.equal(batch.images[r::2], part.images)
+
+
+def test_workers_give_the_same_to_the_bit() -> None:
+    """0 -> 2 -> 1 workers in the middle of an epoch, with an unusable sample and a straddling batch."""
+    store = MemoryStore(37, odd={5: b"not an image", 9: jpeg(9)[:-200], 11: b""})
+    bad: dict[int, list[tuple[str, str]]] = {0: [], 1: []}
+    whole = take(Loader(store, 12, 16, seed=3, on_bad=lambda *r: bad[0].append(r)), Position(), 6)
+    split = take(Loader(store, 12, 16, seed=3, workers=2, on_bad=lambda *r: bad[1].append(r)), Position(), 3)
+    split += take(Loader(store, 12, 16, seed=3, workers=1, on_bad=lambda *r: bad[1].append(r)), split[-1][1], 3)
+    assert all(same(a, b) and p == q for (a, p), (b, q) in zip(whole, split, strict=True))
+    assert bad[0] == bad[1]
+    assert Counter(bad[0]).keys() == {
+        ("picture/005", "not_an_image"), ("picture/009", "truncated"), ("picture/011", "empty"),
+    }  # fmt: skip
+
+
+def test_an_unusable_sample_is_black_and_without_weight() -> None:
+    store = MemoryStore(8, odd={2: b"GIF89a"}, fatal={4: "unreadable"})
+    reported: list[tuple[str, str]] = []
+    [(batch, _)] = take(Loader(store, 8, 16, 0, on_bad=lambda *r: reported.append(r)), Position(), 1)
+    unusable = (batch.index == 2) | (batch.index == 4)
+    assert torch.equal(batch.weight, (~unusable).float())
+    assert not batch.images[unusable].any()
+    assert all(image.any() for image in batch.images[~unusable])
+    assert sorted(reported) == [("picture/002", "corrupt"), ("picture/004", "unreadable")]
+
+
+def test_nothing_usable_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"12 samples in a row are unusable.*not_an_image"):
+        take(Loader(MemoryStore(12, odd=dict.fromkeys(range(12), b"text")), 4, 16, 0), Position(), 5)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("die", r"data worker \d \(pid \d+\), which held .*picture/003.* was killed by signal 9"),
+        ("hang", r"no image came for 4 s: data worker \d \(pid \d+\), which held .*picture/003"),
+        (
+            "bug",
+            r"data worker \d \(pid \d+\), which held .*picture/003.* failed: ZeroDivisionError: a bug in the store",
+        ),
+    ],
+)
+def test_a_worker_that_fails_is_named(fault: str, message: str) -> None:
+    loader = Loader(MemoryStore(8, fatal={3: fault}), 4, 16, seed=0, workers=1, timeout=4)
+    with pytest.raises(TrainingError, match=message):
+        take(loader, Position(), 4)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors in /proc")
+def test_nothing_is_left_behind() -> None:
+    loader = Loader(MemoryStore(8), 4, 16, seed=0, workers=1)
+    before = descriptors()
+    stream = loader.batches(Position())
+    next(stream)
+    pool = loader._source
+    assert pool is not None
+    pid = pool._processes[0].pid  # type: ignore[union-attr]
+    stream.close()  # type: ignore[attr-defined]
+    assert not Path(f"/proc/{pid}").exists()
+    assert descriptors() <= before + 1  # the resource tracker's pipe stays
+    loader.close()
+
+
+@dataclass
+class Barrier:
+    """An order that notes when an epoch is first asked for, and how many batches were then handed out."""
+
+    n: int
+    barrier: bool = True
+    handed: int = 0
+    asked: dict[int, int] = field(default_factory=dict)
+
+    def count(self, epoch: int) -> int:
+        self.asked.setdefault(epoch, self.handed)
+        return self.n - epoch  # epochs of different length, as under pruning
+
+    def samples(self, epoch: int, positions: Int64) -> Int64:
+        self.asked.setdefault(epoch, self.handed)
+        return EverySample(0, self.count(epoch)).samples(epoch, positions)
+
+    def weights(self, epoch: int, indices: Int64) -> NDArray[np.float32]:
+        return np.full(len(indices), 1 + epoch, np.float32)
+
+
+@pytest.mark.parametrize(("n", "first_of_1"), [(10, 2), (8, 2), (9, 2), (12, 3)])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_an_epoch_behind_a_barrier_is_asked_for_late(n: int, first_of_1: int, workers: int) -> None:
+    order = Barrier(n)
+    with Loader(MemoryStore(n), 4, 16, 0, order=order, workers=workers, prefetch=3) as loader:
+        for batch, _ in loader.batches(Position()):
+            order.handed += 1
+            if order.handed == 4:
+                assert batch.weight.diff().min() >= 0
+                break
+    assert order.asked[1] == first_of_1
+
+
+def test_settings_that_do_not_fit() -> None:
+    store = MemoryStore(8)
+    for wrong in ({"world": 3}, {"rank": 2, "world": 2}, {"workers": "many"}, {"augment": "cutmix"}):
+        with pytest.raises(ConfigError):
+            Loader(store, 4, 16, 0, **wrong)
+    with pytest.raises(DataError, match="no samples"):
+        Loader(MemoryStore(0), 4, 16, 0)
+    assert auto_workers() >= 1

@@ -14,7 +14,7 @@ BASE   := $(VENV)/.$(KIND)-base
 DEV    := $(VENV)/.$(KIND)-dev
 DOCS   := $(VENV)/.$(KIND)-docs
 INPUTS := pyproject.toml constraints/cpu.txt
-CODE   := src tests benchmarks tools
+CODE   := $(wildcard src tests benchmarks tools)
 HOOK   := '\#!/bin/sh\n\# written by: make hooks\nexec make --no-print-directory lint types floors\n'
 
 ifeq ($(KIND),cpu)
@@ -69,7 +69,7 @@ bench: $(DEV)
 ifdef NAME
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/$(NAME).py
 else
-	@echo "make bench NAME=...  with one of:"; ls benchmarks | sed -n 's/\.py$$//p'
+	@echo "make bench NAME=...  with one of:"; ls benchmarks 2>/dev/null | sed -n 's/\.py$$//p'
 endif
 
 hooks:
@@ -84,7 +84,7 @@ docs: $(DOCS)
 
 clean:
 	@rm -rf $(VENV) demo-out site build dist .ruff_cache .hypothesis
-	@find src tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BASE): $(INPUTS)
 	@$(call install,geo)

@@ -200,8 +200,7 @@ class Barrier:
         return np.full(len(indices), 1 + epoch, np.float32)
 
 
-@pytest.mark.parametrize(("n", "first_of_1"), [(10, 2), (8, 2), (9, 2), (12, 3)])
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("n", "first_of_1", "workers"), [(10, 2, 0), (8, 2, 0), (9, 2, 0), (12, 3, 0), (10, 2, 1)])
 def test_an_epoch_behind_a_barrier_is_asked_for_late(n: int, first_of_1: int, workers: int) -> None:
     order = Barrier(n)
     with Loader(MemoryStore(n), 4, 16, 0, order=order, workers=workers, prefetch=3) as loader:

@@ -227,10 +227,8 @@ class Loader:
                     f"{self._unusable_run} samples in a row are unusable, the last one"
                     f" ({self.task.store.id(int(part.index[place]))}) because: {reason.decode()}; look at the data"
                 )
-        tensors = self._upload(
-            images, torch.from_numpy(part.index), torch.from_numpy(part.key), torch.from_numpy(weight)
-        )
-        return Batch(*tensors)
+        images, key, weights = self._upload(images, torch.from_numpy(part.key), torch.from_numpy(weight))
+        return Batch(images, torch.from_numpy(part.index), key, weights)
 
 
 class _Upload:

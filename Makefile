@@ -105,7 +105,7 @@ define install
 set -eu; \
 if [ ! -e $(BASE) ]; then \
   found=; \
-  for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python; do \
+  for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python); do \
     if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$python; break; fi; \
   done; \
   if [ -z "$$found" ]; then \

@@ -27,7 +27,7 @@ class Batch:
     """
 
     images: Tensor  # (B, C, H, W) uint8
-    index: Tensor  # (B,) int64, place in the sorted list of all samples
+    index: Tensor  # (B,) int64, place in the sorted list of all samples; stays on the CPU, it is for records
     key: Tensor  # (B,) int64, noise key of (seed, epoch, sample)
     weight: Tensor  # (B,) float32, weight of the sample's loss: 0 unusable, 1 plain, 1 / (1 - ratio) kept by pruning
     targets: Any = None  # labels, boxes, masks: the task's own type

@@ -1,1 +1,1 @@
-"""Floor 3: the one training loop, which knows no task."""
+"""Floor 3: the one training loop. It knows steps, checkpoints, records and signals, and no task."""

@@ -1,0 +1,5 @@
+"""``python -m selectivemae``."""
+
+from selectivemae.cli.main import entry
+
+entry()

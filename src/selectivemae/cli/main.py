@@ -1,0 +1,47 @@
+"""The program ``selectivemae``: parses, calls one function, turns what happens into an exit code.
+
+Sub-commands are named by import path and loaded when they are called, so that ``--help`` never imports torch.
+"""
+
+import sys
+
+from cyclopts import App, CycloptsError, Parameter
+
+from selectivemae.core.version import __version__
+
+# In the order of a project's life (interface.md).
+COMMANDS = {
+    "demo": "selectivemae.cli.demo:demo",
+    "pretrain": "selectivemae.cli.pretrain:pretrain",
+    "probe": "selectivemae.cli.probe:probe",
+}
+
+
+def build_app() -> App:
+    """The command line's grammar."""
+    app = App(
+        name="selectivemae",
+        help="Pre-train, judge and fine-tune vision models on satellite and aerial imagery.",
+        version=__version__,
+        help_epilogue="Example: selectivemae pretrain --data images/ --out runs/first --minutes 30",
+        default_parameter=Parameter(consume_multiple=True, negative_iterable=(), show_default=True),
+        exit_on_error=False,
+        print_error=False,
+        help_on_error=False,
+        help_format="plaintext",
+    )
+    for name, target in COMMANDS.items():
+        app.command(target, name=name)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program with ``arguments`` (default: the command line's) and return its exit code."""
+    from selectivemae.cli.outcome import guarded
+
+    return guarded(lambda: build_app()(arguments, result_action="return_value"), CycloptsError)
+
+
+def entry() -> None:
+    """Console entry point."""
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""What a command ends with: exit codes, the one line of an error, and where a traceback goes."""
+
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from selectivemae.core.errors import UserError
+
+log = logging.getLogger("selectivemae")
+
+
+def guarded(call: Callable[[], Any], usage_error: type[Exception]) -> int:
+    """Run a command; 0 done, its own code if it returns one, 2 bad input or usage with one line on stderr,
+    130 / 143 interrupted with the state saved, 3 internal error with the traceback in a file."""
+    try:
+        result = call()
+        return result if isinstance(result, int) and not isinstance(result, bool) else 0
+    except UserError as e:
+        _say(str(e))
+        return e.exit_code
+    except usage_error as e:
+        _say(" ".join(str(e).split()))
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has had enough of it (`| head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as e:
+        path = Path(tempfile.gettempdir()) / f"selectivemae-error-{os.getpid()}.txt"
+        path.write_text(traceback.format_exc())
+        log.debug("traceback", exc_info=True)
+        _say(f"internal error: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''} (traceback in {path})")
+        return 3
+
+
+def _say(message: str) -> None:
+    print(f"selectivemae: {message}", file=sys.stderr, flush=True)

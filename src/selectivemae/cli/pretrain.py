@@ -1,0 +1,53 @@
+"""``selectivemae pretrain``: corpus -> weights."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from selectivemae.cli.common import ConfigFile, Json, Quiet, Recipe, Verbose, print_json, set_up_logging, settings_from
+from selectivemae.core.progress import duration
+from selectivemae.pretrain.config import PretrainConfig
+
+Flag = Annotated[bool, Parameter(negative=())]
+LENGTHS = ("epochs", "samples_seen", "minutes")
+
+
+def pretrain(
+    *,
+    settings: Annotated[PretrainConfig | None, Parameter(name="*")] = None,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    resume: Annotated[Flag, Parameter(help="Continue the run in --out exactly; begin it when there is none")] = False,
+    overwrite: Annotated[Flag, Parameter(help="Replace the run in --out")] = False,
+    dry_run: Annotated[Flag, Parameter(help="Say what would be done and what it costs, and stop")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Pre-train an encoder on unlabelled images.
+
+    Example: selectivemae pretrain --data images/ --out runs/first --minutes 30
+    """
+    set_up_logging(quiet, verbose)
+    given = settings.given() if settings else {}
+    from selectivemae.pretrain.run import pretrain as run
+    from selectivemae.pretrain.run import saved_settings
+
+    saved: dict = {}
+    out = given.get("out")
+    if resume and out is not None:
+        saved = saved_settings(Path(out))
+        if any(k in given for k in LENGTHS):
+            saved = {k: v for k, v in saved.items() if k not in LENGTHS}
+    settled = settings_from(PretrainConfig, "pretrain", settings, recipe, config, saved)
+    result = run(settled, resume=resume, overwrite=overwrite, quiet=quiet)
+    if json:
+        print_json(asdict(result))
+        return
+    loss = f", loss {result.loss:.4f}" if result.loss is not None else ""
+    print(
+        f"{result.out}: {result.steps} steps, {result.epochs:.1f} epochs, {result.samples} images "
+        f"in {duration(result.seconds)}{loss}\nencoder: {result.out}/encoder.safetensors"
+    )

@@ -1,0 +1,115 @@
+"""Checkpoints: whole or not at all, checksummed, the last few kept.
+
+    checkpoints/
+      step-00001234/
+        model.safetensors       weights, under the names that others read
+        optimizer.safetensors   exp_avg.NAME, exp_avg_sq.NAME, step.NAME
+        stream.safetensors      losses of pruning (only where there is pruning)
+        state.json              step, epoch, consumed, samples, ledger, hooks, identity of the run
+        SHA256SUMS
+      latest                    name of the newest whole checkpoint
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from selectivemae.core.errors import CheckpointError
+from selectivemae.core.files import atomic_folder, atomic_write, check_sums, remove_temporaries
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class Checkpoint:
+    """What lies in one checkpoint folder, read back."""
+
+    folder: Path
+    model: Tensors
+    optimizer: Tensors
+    stream: Tensors
+    state: dict
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> Tensors:
+    """An optimizer's state as named tensors: ``exp_avg.NAME``, ``exp_avg_sq.NAME``, ``step.NAME``."""
+    names = {p: n for n, p in model.named_parameters()}
+    return {
+        f"{kind}.{names[parameter]}": value.detach().cpu().contiguous()
+        for parameter, state in optimizer.state.items()
+        for kind, value in state.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Tensors) -> None:
+    """Put named tensors back into an optimizer's state."""
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        kind, _, name = key.partition(".")
+        parameter = parameters[name]
+        # A fused optimizer keeps the step on the parameter's device, in float32.
+        optimizer.state[parameter][kind] = value.to(parameter.device)
+
+
+def save_checkpoint(
+    root: Path, step: int, model: Tensors, optimizer: Tensors, stream: Tensors, state: dict, metadata: dict[str, str]
+) -> Path:
+    """Write ``root/step-XXXXXXXX`` as a whole, then point ``latest`` at it. OutputError on a full disk."""
+    root.mkdir(parents=True, exist_ok=True)
+    folder = root / f"step-{step:08d}"
+    with atomic_folder(folder) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in model.items()}, temporary / "model.safetensors", metadata)
+        save_file(optimizer, temporary / "optimizer.safetensors")
+        if stream:
+            save_file(stream, temporary / "stream.safetensors")
+        (temporary / "state.json").write_text(json.dumps(state, indent=1))
+    atomic_write(root / "latest", folder.name + "\n")
+    return folder
+
+
+def prune_checkpoints(root: Path, keep: int, keep_every: int) -> None:
+    """Delete all but the last ``keep`` checkpoints, and those whose step ``keep_every`` (0: none) divides."""
+    for folder in sorted(root.glob("step-*"))[:-keep]:
+        step = int(folder.name.removeprefix("step-"))
+        if not (keep_every and step % keep_every == 0):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint folder that is whole by its checksums; CheckpointError says what is wrong otherwise."""
+    problem = check_sums(folder)
+    if problem:
+        raise CheckpointError(f"checkpoint {folder} is damaged: {problem}")
+    stream = folder / "stream.safetensors"
+    return Checkpoint(
+        folder,
+        load_file(folder / "model.safetensors"),
+        load_file(folder / "optimizer.safetensors"),
+        load_file(stream) if stream.exists() else {},
+        json.loads((folder / "state.json").read_text()),
+    )
+
+
+def newest_checkpoint(root: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint under ``root`` (None when there is none yet), and what was wrong with newer ones.
+
+    Half-written leftovers of a killed process are removed. CheckpointError when there are checkpoints, but none whole.
+    """
+    if not root.is_dir():
+        return None, []
+    remove_temporaries(root)
+    problems: list[str] = []
+    folders = sorted(root.glob("step-*"), reverse=True)
+    for folder in folders:
+        try:
+            return read_checkpoint(folder), problems
+        except CheckpointError as e:
+            problems.append(str(e))
+    if folders:
+        raise CheckpointError(f"no whole checkpoint is left: {'; '.join(problems)}")
+    return None, problems

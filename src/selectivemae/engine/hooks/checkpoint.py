@@ -1,0 +1,72 @@
+"""Saves the state of a run now and then, and when it ends."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from selectivemae.core.errors import OutputError
+from selectivemae.engine.checkpoint import optimizer_tensors, prune_checkpoints, save_checkpoint
+from selectivemae.engine.state import BaseHook, Hook, RunState
+
+
+class CheckpointHook(BaseHook):
+    """A checkpoint every ``minutes`` of training or every ``steps`` steps, and at the end, however it comes.
+
+    ``beside`` is called after each with the state, to write what goes with it (the encoder's own file).
+    """
+
+    name = "checkpoint"
+
+    def __init__(
+        self,
+        root: Path,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        hooks: Sequence[Hook],
+        *,
+        minutes: float,
+        steps: int | None,
+        keep: int,
+        keep_every: int,
+        identity: dict,
+        metadata: dict[str, str],
+        stream_tensors: Callable[[], dict[str, Tensor]],
+        beside: Callable[[RunState], None],
+    ) -> None:
+        self.root, self.model, self.optimizer, self.hooks = root, model, optimizer, hooks
+        self.minutes, self.steps, self.keep, self.keep_every = minutes, steps, keep, keep_every
+        self.identity, self.metadata = identity, metadata
+        self.stream_tensors, self.beside = stream_tensors, beside
+        self._last_time = time.monotonic()
+        self._last_step: int | None = None
+        self._failed = False
+
+    def after_step(self, state: RunState) -> None:
+        """Save when it is time."""
+        by_steps = self.steps is not None and state.step % self.steps == 0
+        by_keep = self.keep_every > 0 and state.step % self.keep_every == 0
+        if by_steps or by_keep or time.monotonic() - self._last_time >= 60 * self.minutes:
+            self.write(state)
+
+    def write(self, state: RunState) -> None:
+        """Save now. OutputError on a full disk; the checkpoints before it stay whole."""
+        saved = state.saved() | {"identity": self.identity, "hooks": {h.name: h.save() for h in self.hooks if h.name}}  # pyright: ignore[reportAttributeAccessIssue]
+        tensors = optimizer_tensors(self.optimizer, self.model)
+        try:
+            save_checkpoint(
+                self.root, state.step, self.model.state_dict(), tensors, self.stream_tensors(), saved, self.metadata
+            )
+            self.beside(state)
+        except OutputError:
+            self._failed = True
+            raise
+        prune_checkpoints(self.root, self.keep, self.keep_every)
+        self._last_time, self._last_step = time.monotonic(), state.step
+
+    def close(self, state: RunState) -> None:
+        """Save the last whole state, unless it is saved already or the disk just refused."""
+        if state.whole and not self._failed and state.step > 0 and state.step != self._last_step:
+            self.write(state)

@@ -1,0 +1,51 @@
+"""Watches for losses and gradients that are no numbers."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from selectivemae.core.errors import TrainingError
+from selectivemae.engine.state import BaseHook, RunState
+
+
+class GuardHook(BaseHook):
+    """Reports every step whose loss or gradient was not finite (its update was skipped on the device), with the ids
+    of its samples, and stops training after ``limit`` of them in a row.
+
+    The flags are read every ``every`` steps, so that the device is not waited for at each.
+    """
+
+    name = "guard"
+
+    def __init__(self, report: Callable[[int, list[int]], None], every: int, limit: int = 3) -> None:
+        self.report = report
+        self.every = every
+        self.limit = limit
+        self._pending: list[tuple[int, Tensor, Tensor, Tensor]] = []
+        self._in_a_row = 0
+
+    def after_step(self, state: RunState) -> None:
+        """Keep the step's flag; look at the flags when it is time. Raises TrainingError."""
+        assert state.finite is not None
+        assert state.loss is not None
+        assert state.batch is not None
+        self._pending.append((state.step, state.finite, state.loss, state.batch.index))
+        if len(self._pending) >= self.every:
+            self._look()
+
+    def _look(self) -> None:
+        pending, self._pending = self._pending, []
+        for step, finite, loss, index in pending:
+            if finite.item():
+                self._in_a_row = 0
+                continue
+            self._in_a_row += 1
+            culprits = index[~loss.isfinite().cpu()]
+            # Finite losses with a gradient that is not: any of the batch may be the cause.
+            self.report(step, (culprits if len(culprits) else index).tolist())
+            if self._in_a_row >= self.limit:
+                raise TrainingError(
+                    f"loss or gradient was not finite {self.limit} steps in a row (last step {step}): training stopped, "
+                    "the state before them is saved; look at the samples named in metrics.jsonl, or lower the learning "
+                    "rate"
+                )

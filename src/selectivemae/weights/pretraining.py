@@ -1,0 +1,171 @@
+"""Whole pre-training models, decoder included: our own files and the reference's, of both methods.
+
+Both use the same key names (spec: checkpoint_keys_*.csv); our files say the rest in their metadata, for others it is
+read off the shapes.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from selectivemae.core.errors import WeightsError
+from selectivemae.core.files import atomic_write
+from selectivemae.core.version import __version__
+from selectivemae.models.create import create_model, normalisation
+from selectivemae.models.mae import MAE
+from selectivemae.models.masked import MaskedAutoencoder, MaskedConfig
+from selectivemae.models.selective_mae import SelectionConfig, SelectiveMAE
+from selectivemae.models.vit import SIZES, Architecture, timm_name
+from selectivemae.weights.files import read_state_dict
+
+# Stored by the reference but used by nothing (method.md, section 7, row 7), and its HOG layer's constant buffers.
+UNUSED = ("decoder_embed1.", "get_token_probs", "pos_embed_probs", "hog.")
+PREFIXES = ("module.", "model.")
+
+
+def find_pretraining_file(path: Path) -> Path:
+    """The weight file of a run folder (its newest checkpoint), a checkpoint folder, or ``path`` itself."""
+    if (path / "checkpoints" / "latest").is_file():
+        path = path / "checkpoints" / (path / "checkpoints" / "latest").read_text().strip()
+    return path / "model.safetensors" if (path / "model.safetensors").is_file() else path
+
+
+def load_pretraining_model(
+    path: str | Path,
+    *,
+    heads: int | None = None,
+    decoder_heads: int | None = None,
+    report: Callable[[str], None] | None = None,
+) -> MaskedAutoencoder:
+    """A pre-training model from a run folder, one of our checkpoints, or a reference ``.pth`` of either method.
+
+    Sizes come from the file's metadata or from the shapes of its tensors; heads, which no shape tells, from the
+    standard sizes, unless given. ``report`` gets a line on how many keys matched. WeightsError names missing,
+    unexpected or misshapen keys. Nothing in the file is executed.
+    """
+    file = find_pretraining_file(Path(path))
+    state = _strip(read_state_dict(file))
+    metadata = _metadata(file)
+    if "create" in metadata:
+        model = create_model(**json.loads(metadata["create"]))
+    else:
+        model = _from_shapes(state, metadata, heads, decoder_heads, file)
+    wanted = model.state_dict()
+    known = {k: v for k, v in state.items() if not k.startswith(UNUSED)}
+    if isinstance(model, MAE):
+        known |= {k: v for k, v in state.items() if k.startswith("decoder_embed.")}
+    problems = _problems(wanted, known)
+    if problems:
+        raise WeightsError(f"{file} does not fit a {model.method} model: {problems}")
+    model.load_state_dict(known)
+    if report:
+        unused = len(state) - len(known)
+        note = f", {unused} keys that the reference stores but never uses were passed over" if unused else ""
+        report(f"{file}: {len(known)} of {len(wanted)} keys matched ({model.method}, {model.config.arch.name}){note}")
+    return model
+
+
+def _strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in PREFIXES:
+        if all(k.startswith(prefix) for k in state if "." in k) and any(k == f"{prefix}cls_token" for k in state):
+            return {k.removeprefix(prefix): v for k, v in state.items()}
+    model_keys = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+    return model_keys if "cls_token" in model_keys else dict(state)
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    if file.suffix != ".safetensors":
+        return {}
+    with safe_open(file, "pt") as f:
+        return f.metadata() or {}
+
+
+def _problems(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> str:
+    def some(keys: list[str]) -> str:
+        return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+
+    missing = [k for k in wanted if k not in got]
+    unexpected = [k for k in got if k not in wanted]
+    shapes = [
+        f"{k} is {tuple(got[k].shape)}, needs {tuple(wanted[k].shape)}"
+        for k in wanted
+        if k in got and got[k].shape != wanted[k].shape
+    ]
+    parts = [f"{what}: {some(keys)}" for what, keys in
+             (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes)) if keys]  # fmt: skip
+    return "; ".join(parts)
+
+
+def _depth(state: Mapping[str, Tensor], stem: str) -> int:
+    found = [int(m[1]) for k in state if (m := re.match(rf"{stem}\.(\d+)\.", k))]
+    return max(found) + 1 if found else 0
+
+
+def _from_shapes(
+    state: Mapping[str, Tensor], metadata: Mapping[str, str], heads: int | None, decoder_heads: int | None, file: Path
+) -> MaskedAutoencoder:
+    """The model whose tensors have a file's shapes."""
+    needed = ("cls_token", "mask_token", "patch_embed.proj.weight", "pos_embed", "decoder_pred.weight")
+    absent = [k for k in needed if k not in state]
+    if absent:
+        raise WeightsError(f"{file} is no MAE or SelectiveMAE pre-training checkpoint: it lacks {', '.join(absent)}")
+    width, in_chans, patch, _ = state["patch_embed.proj.weight"].shape
+    depth, decoder_depth = _depth(state, "blocks"), _depth(state, "decoder_blocks")
+    decoder_width = state["mask_token"].shape[-1]
+    size, table = next(
+        ((name, row) for name, row in SIZES.items() if row[:2] == (depth, width)), ("custom", (0, 0, 0, 0, 0))
+    )
+    heads = heads or int(metadata.get("heads", table[2]))
+    by_width = {row[3]: row[4] for row in SIZES.values()}
+    decoder_heads = decoder_heads or int(metadata.get("decoder_heads", by_width.get(decoder_width, 0)))
+    if not heads or not decoder_heads:
+        raise WeightsError(
+            f"{file}: a width of {width} at depth {depth} (decoder {decoder_width}) is no standard size, "
+            "so its heads must be told: heads=…, decoder_heads=…"
+        )
+    patches = state["pos_embed"].shape[1] - 1
+    side = round(patches**0.5)
+    if side * side != patches:
+        raise WeightsError(f"{file}: its {patches} positions are no square grid, and it says no image size")
+    selective = "decoder_blocks.0.cross_attn.q.weight" in state
+    mean, std = normalisation(in_chans)
+    config = MaskedConfig(
+        arch=Architecture(size, patch, depth, width, heads, decoder_width, decoder_heads),
+        height=side * patch, width=side * patch, in_chans=in_chans, decoder_depth=decoder_depth,
+        mask_ratio=0.85 if selective else 0.75, reconstruction_ratio=0.25 if selective else None,
+        norm_pix=True, mean=mean, std=std,
+    )  # fmt: skip
+    if not selective:
+        return MAE(config)
+    return SelectiveMAE(config, SelectionConfig(), "decoder_blocks.0.self_attn.qkv.weight" in state)
+
+
+def pretraining_metadata(create: dict) -> dict[str, str]:
+    """Metadata of ``model.safetensors``: the arguments of ``create_model`` that make the same model again."""
+    return {"format": "pt", "version": __version__, "create": json.dumps(create)}
+
+
+def save_encoder(path: Path, model: MaskedAutoencoder, samples_seen: int) -> None:
+    """Write ``encoder.safetensors``: timm key names, and all that a user of the weights must know as metadata."""
+    config = model.config
+    side = config.height if config.height == config.width else f"{config.height}x{config.width}"
+    metadata = {
+        "format": "pt",
+        "architecture": timm_name(config.arch),
+        "image_size": str(side),
+        "patch_size": str(config.arch.patch),
+        "mean": json.dumps(config.mean),
+        "std": json.dumps(config.std),
+        "channels": str(config.in_chans),
+        "method": model.method,
+        "samples_seen": str(samples_seen),
+        "version": __version__,
+    }
+
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.encoder_state().items()}
+    atomic_write(path, save(tensors, metadata))

@@ -147,6 +147,7 @@ class IndexBuilder:
 
     def add(self, name: bytes, offset: int, stored: int, size: int, stamp: int = 0, method: int = 0) -> None:
         """Take a member, or note why its name is no sample's."""
+        name = _plain(name)
         reason = judge_name(name)
         if reason:
             self.skip(name, reason)
@@ -161,7 +162,7 @@ class IndexBuilder:
 
     def skip(self, name: bytes, reason: str) -> None:
         """Note a member that is no sample."""
-        if reason != "hidden":
+        if reason != "hidden" and judge_name(_plain(name)) != "hidden":
             self._skipped.append((text(name), reason))
 
     def write(self, path: str, stamp: str) -> None:
@@ -176,7 +177,7 @@ class IndexBuilder:
         for column in ("name_length", "size", "stamp"):
             digest.update(records[column].tobytes())
         tail = json.dumps({"skipped": self._skipped, **self.notes}).encode()
-        with _replacing(path) as file:
+        with replacing(path) as file:
             file.seek(_HEADER.size + records.nbytes)
             for start in range(0, len(names), 65536):
                 blob = b"".join(names[start : start + 65536])
@@ -214,6 +215,13 @@ class IndexBuilder:
         return [names[i] for i in kept], records[kept]
 
 
+def _plain(name: bytes) -> bytes:
+    """A name without the ``./`` that tar and zip tools like to begin with."""
+    while name.startswith(b"./"):
+        name = name[2:].lstrip(b"/")
+    return name
+
+
 def cached_index(
     origin: str,
     files: Files,
@@ -248,19 +256,24 @@ def cached_index(
 
 def index_places(origin: str) -> list[str]:
     """Where the index of a path or URL may lie: beside it (paths only), then in the cache folder."""
-    base = os.environ.get("SELECTIVEMAE_CACHE")
-    if base is None:
-        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"), "selectivemae")
     key = hashlib.blake2b(origin.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-    cached = os.path.join(base, "indexes", key)
+    cached = os.path.join(cache_folder(), key)
     if "://" in origin:
         return [cached]
     folder, name = os.path.split(origin)
     return [os.path.join(folder, f".{name}.selectivemae-index"), cached]
 
 
+def cache_folder() -> str:
+    """The folder of indexes that cannot lie beside their data: in ``SELECTIVEMAE_CACHE``, else the user's cache."""
+    base = os.environ.get("SELECTIVEMAE_CACHE")
+    if base is None:
+        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"), "selectivemae")
+    return os.path.join(base, "indexes")
+
+
 @contextmanager
-def _replacing(path: str) -> Iterator[IO[bytes]]:
+def replacing(path: str) -> Iterator[IO[bytes]]:
     """A new file that takes the place of ``path`` in one move when the block ends well, and vanishes otherwise."""
     number, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".index-", suffix=".tmp")
     try:

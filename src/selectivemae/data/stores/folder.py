@@ -7,13 +7,14 @@ from pathlib import Path
 
 from selectivemae.core.errors import StoreError
 from selectivemae.data.index import Index, IndexBuilder, Record, cached_index
-from selectivemae.data.stores.base import Progress, Skipped, text
+from selectivemae.data.stores.base import Progress
+from selectivemae.data.stores.indexed import IndexedStore
 from selectivemae.data.stores.sources import Files, cannot_read, read_at
 
 _Found = tuple[bytes, int, int]  # path inside, bytes, time of change
 
 
-class FolderStore:
+class FolderStore(IndexedStore):
     """The images below a folder, sorted by the bytes of their relative paths; symbolic links are not followed.
 
     The walk is cached and repeated only when a folder's time of change differs. A file that was written anew since is
@@ -22,12 +23,7 @@ class FolderStore:
 
     def __init__(self, root: str | os.PathLike[str], name: str, files: Files, progress: Progress | None = None) -> None:
         self.root = os.path.abspath(root)
-        self.name = name
-        self.index = cached_index(self.root, files, self._valid, lambda: self._build(progress))
-        self.fingerprint = self.index.fingerprint
-
-    def __len__(self) -> int:
-        return self.index.count
+        super().__init__(cached_index(self.root, files, self._valid, lambda: self._build(name, progress)), name)
 
     def __getitem__(self, index: int) -> bytes:
         record = self.index.record(index)
@@ -46,22 +42,15 @@ class FolderStore:
             raise StoreError(f"{os.fsdecode(path)}: changed since it was indexed; start again, so that it is read anew")
         return data
 
-    def id(self, index: int) -> str:
-        return f"{self.name}/{text(self.index.name(self.index.record(index)))}"
-
     def path(self, index: int) -> Path:
         """Where the image at ``index`` lies."""
         return Path(os.fsdecode(self._path(self.index.record(index))))
 
-    @property
-    def skipped(self) -> Skipped:
-        return [(member, reason) for member, reason in self.index.tail()["skipped"]]
-
     def _path(self, record: Record) -> bytes:
         return os.path.join(os.fsencode(self.root), self.index.name(record))
 
-    def _build(self, progress: Progress | None) -> tuple[IndexBuilder, str]:
-        builder = IndexBuilder(self.name, progress)
+    def _build(self, name: str, progress: Progress | None) -> tuple[IndexBuilder, str]:
+        builder = IndexBuilder(name, progress)
         folders: dict[str, int] = {}
         walk(os.fsencode(self.root), builder, folders)
         builder.notes["folders"] = folders

@@ -1,21 +1,21 @@
 """Zip archives read in place: whole, split (``X.z01`` … ``X.zip``) or cut by bytes (``X.zip.001`` …)."""
 
-import hashlib
 import os
 import re
 import zlib
 
 from selectivemae.core.errors import StoreError
-from selectivemae.data.index import Index, IndexBuilder, cached_index
+from selectivemae.data.index import IndexBuilder
 from selectivemae.data.stores import zipdir
-from selectivemae.data.stores.base import Progress, Skipped, text
+from selectivemae.data.stores.base import Progress, text
+from selectivemae.data.stores.indexed import ArchiveStore
 from selectivemae.data.stores.sources import Files, LocalFile, Parts, Source
 
 _BOMB_SIZE, _BOMB_RATIO = 1 << 30, 200
 _SLACK = 64  # local headers have at most a few extra fields more than the directory: one read for header and data
 
 
-class ZipStore:
+class ZipStore(ArchiveStore):
     """The images of a zip archive, stored or packed by deflate, bzip2, lzma or zstd; checksums are checked on reading.
 
     Encrypted members, unsafe names, repeated names, members that are no images, and bombs (over 1 GiB and 200 times
@@ -24,12 +24,7 @@ class ZipStore:
 
     def __init__(self, parts: Parts, name: str, files: Files, progress: Progress | None = None) -> None:
         self.parts = parts
-        self.name = name
-        self.index = cached_index(parts.name, files, self._valid, lambda: (self._build(progress), self._stamp()))
-        self.fingerprint = self.index.fingerprint
-
-    def __len__(self) -> int:
-        return self.index.count
+        super().__init__(parts, name, files, progress)
 
     def __getitem__(self, index: int) -> bytes:
         record = self.index.record(index)
@@ -48,21 +43,7 @@ class ZipStore:
             raise StoreError(f"{self.parts.name}: {member} is damaged ({error}); fetch the archive again") from error
         return data
 
-    def id(self, index: int) -> str:
-        return f"{self.name}/{text(self.index.name(self.index.record(index)))}"
-
-    @property
-    def skipped(self) -> Skipped:
-        return [(member, reason) for member, reason in self.index.tail()["skipped"]]
-
-    def _stamp(self) -> str:
-        return hashlib.blake2b(self.parts.stamp.encode(), digest_size=32).hexdigest()
-
-    def _valid(self, index: Index) -> bool:
-        return index.stamp == self._stamp() and index.settled(self.parts.changed_ns)
-
-    def _build(self, progress: Progress | None) -> IndexBuilder:
-        builder = IndexBuilder(self.name, progress)
+    def _scan(self, builder: IndexBuilder) -> None:
         for entry in zipdir.entries(self.parts, zipdir.find_end(self.parts)):
             if entry.folder:
                 continue
@@ -78,11 +59,10 @@ class ZipStore:
                 builder.skip(entry.name, f"compression_{entry.method}")
             else:
                 builder.add(entry.name, entry.offset, entry.stored, entry.size, entry.crc, entry.method)
-        return builder
 
 
 def archive_path(path: str) -> str:
-    """The zip that a path means: ``X.zip`` also for a part ``X.zNN`` or ``X.zip.NNN`` of it; other paths as they are."""
+    """The zip that a path means: ``X.zip`` for a part ``X.zNN`` or ``X.zip.NNN`` of it too; other paths as they are."""
     if match := re.fullmatch(r"(.*\.zip)\.\d{3,}", path, re.DOTALL | re.IGNORECASE):
         return match[1]
     if match := re.fullmatch(r"(.*\.)(z)\d\d+", path, re.DOTALL | re.IGNORECASE):

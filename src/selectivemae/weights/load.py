@@ -14,7 +14,7 @@ from selectivemae.models._torchvision import ensure_torchvision
 from selectivemae.models.vit import architecture as vit_architecture
 from selectivemae.models.vit import build_encoder, timm_name
 from selectivemae.weights.convert import find_layout, fit, relabel
-from selectivemae.weights.families import Size, build
+from selectivemae.weights.families import Size, build, native_size
 from selectivemae.weights.files import find_file, read_metadata, read_state_dict
 from selectivemae.weights.info import EncoderInfo
 
@@ -65,7 +65,7 @@ def _from_file(path: Path, layout_name: str | None, size: Size | None, in_chans:
     info = EncoderInfo.from_metadata(read_metadata(file), where)
     layout = find_layout(state, layout_name or ("vit" if info else None), where)
     relabelled = relabel(state, layout, where)
-    native = info.image_size if info else (layout.image_size, layout.image_size)
+    native = info.image_size if info else native_size(relabelled.state, (layout.image_size, layout.image_size))
     channels = in_chans or relabelled.state[layout.inputs[0]].shape[1]
     built = build(layout.family, relabelled.state, size or native, channels, where)
     source_grid = None  # square

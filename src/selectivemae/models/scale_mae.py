@@ -1,0 +1,57 @@
+"""Scale-MAE's encoder: a vision transformer whose positions are measured on the ground (Reed et al., ICCV 2023).
+
+B batch, H and W patches along the image, E width.
+"""
+
+import torch
+from torch import Tensor
+
+from selectivemae.models._torchvision import ensure_torchvision
+from selectivemae.models.vit import Architecture, LayerNorm, check_image_size
+
+ensure_torchvision()
+
+from timm.models.vision_transformer import VisionTransformer  # noqa: E402
+
+
+class ScaleMAEEncoder(VisionTransformer):
+    """timm's ``VisionTransformer`` with positions computed for each image instead of learnt or interpolated.
+
+    ``gsd_ratio`` is the ground sampling distance of the images over the one of reference, both in metres per pixel;
+    a patch at grid place i lies at i * ``gsd_ratio``.
+    """
+
+    def __init__(self, arch: Architecture, image_size: tuple[int, int], in_chans: int, gsd_ratio: float = 1.0) -> None:
+        check_image_size(arch, *image_size)
+        super().__init__(
+            img_size=image_size,
+            patch_size=arch.patch,
+            in_chans=in_chans,
+            num_classes=0,
+            embed_dim=arch.width,
+            depth=arch.depth,
+            num_heads=arch.heads,
+            norm_layer=LayerNorm,
+            pos_embed="none",
+            dynamic_img_size=True,
+        )
+        self.gsd_ratio = gsd_ratio
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        """Patches (B, H, W, E) to tokens (B, 1 + H*W, E), class token first, at position 0."""
+        B, H, W, E = x.shape
+        tokens = x.flatten(1, 2) + gsd_positions(E, H, W, self.gsd_ratio).to(x)
+        return torch.cat([self.cls_token.expand(B, -1, -1), tokens], dim=1)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def gsd_positions(width: int, rows: int, columns: int, ratio: float) -> Tensor:
+    """Sine-cosine positions (rows*columns, width) float32 of a grid whose step is ``ratio``.
+
+    The first half of the channels tells the column, the second the row; in each sines come before cosines, at
+    frequencies 10000^(-4k / width) (Scale-MAE, section 3). ``width`` must be a multiple of 4.
+    """
+    frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    row, column = (torch.outer(torch.arange(n, dtype=torch.float64) * ratio, frequency) for n in (rows, columns))
+    row, column = torch.cat([row.sin(), row.cos()], 1), torch.cat([column.sin(), column.cos()], 1)
+    table = torch.cat([column.expand(rows, -1, -1), row[:, None].expand(-1, columns, -1)], dim=2)
+    return table.flatten(0, 1).float()

@@ -100,8 +100,7 @@ def test_pixels_are_pillows(shared_data, name: str) -> None:
             x, y, w, h = box.tolist()
             theirs = picture.crop((x, y, x + w, y + h)).resize((224, 224), Image.Resampling.BICUBIC)
             ours = resample(pixels, box, 224).permute(1, 2, 0).numpy()
-            assert psnr(ours, np.asarray(theirs)) >= 45
-            assert np.abs(ours.astype(int) - np.asarray(theirs).astype(int)).max() <= 2
+            assert psnr(ours, np.asarray(theirs)) >= 50
 
 
 def test_centre_box() -> None:

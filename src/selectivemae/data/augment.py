@@ -115,8 +115,8 @@ def centre_box(width: Int64 | int, height: Int64 | int) -> Int64:
 def resample(pixels: NDArray[np.uint8], box: Int64, size: int, turn: int = 0) -> Tensor:
     """Cut a box (x, y, w, h) out of pixels (H, W, C), resize to (C, size, size) uint8, and turn.
 
-    Bicubic with antialiasing, computed in 8 bits by torch (a value differs from Pillow's by at most 2, seldom at all). ``turn`` as in
-    :data:`Augment`.
+    Bicubic with antialiasing, computed in 8 bits by torch (1 % of the values differ from Pillow's: PSNR over 50 dB).
+    ``turn`` as in :data:`Augment`.
     """
     x, y, w, h = (int(edge) for edge in box)
     cut = torch.from_numpy(pixels[y : y + h, x : x + w]).permute(2, 0, 1)[None]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = {
-    "__main__": 6,
+    "__main__": 7,  # the door: calls cli, and nothing calls it
     "cli": 6,
     "reports": 5,
     "curation": 4,

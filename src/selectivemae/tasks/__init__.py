@@ -1,0 +1,1 @@
+"""Fine-tuning tasks: each has data, model and metrics; what several share lies beside them."""

@@ -1,0 +1,155 @@
+"""Readers of oriented boxes: DIOR-R, DOTA labelTxt, HRSC2016; DOTA submission files in and out.
+
+Rules for objects and files that are not as they should be: ``tasks.boxes_common``.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+import torch
+
+from selectivemae.core.errors import DataError
+from selectivemae.ops import rotated
+from selectivemae.tasks import voc_xml
+from selectivemae.tasks.boxes_common import (
+    Array,
+    BoxSet,
+    Detections,
+    Notes,
+    RawObject,
+    assemble,
+    find_images,
+    pair_files,
+    read_ids,
+)
+from selectivemae.tasks.detect.data import DIOR_CLASSES, dior_images
+
+DOTA_CLASSES = (
+    "plane", "baseball-diamond", "bridge", "ground-track-field", "small-vehicle", "large-vehicle", "ship",
+    "tennis-court", "basketball-court", "storage-tank", "soccer-ball-field", "roundabout", "harbor", "swimming-pool",
+    "helicopter",
+)  # fmt: skip
+_CORNERS = [f"{axis}_{corner}" for corner in ("left_top", "right_top", "right_bottom", "left_bottom") for axis in "xy"]
+
+
+def read_dior_r(
+    root: Path, split: str | Sequence[str], with_images: bool = True, annotations: Path | None = None
+) -> BoxSet:
+    """Read DIOR-R below its root folder; ``split`` names a file of ImageSets/Main (``train``, ``val``, ``test``), or
+    gives ids. ``annotations`` overrides the folder of XML files."""
+    ids = read_ids(root / "ImageSets" / "Main" / f"{split}.txt") if isinstance(split, str) else split
+    folder = annotations or root / "Annotations" / "Oriented Bounding Boxes"
+    notes, raw = Notes(), []
+    for id, path, image in pair_files(folder, ".xml", dior_images(root) if with_images else None, ids, notes):
+        xml = voc_xml.read_xml(path, notes)
+        if xml is not None:
+            objects = voc_xml.objects_of(xml, "object", path, notes, _robndbox)
+            raw.append((id, image, voc_xml.size_of(xml, "size/height", "size/width"), objects))
+    return assemble(raw, DIOR_CLASSES, notes, folder, sides=5)
+
+
+def _robndbox(element: Element) -> tuple[str, Array]:
+    box = element.find("robndbox")
+    if box is None:
+        raise ValueError("<robndbox> is missing")
+    return element.findtext("name") or "", voc_xml.numbers(box, *_CORNERS).reshape(4, 2)
+
+
+def read_hrsc(root: Path, split: str | Sequence[str], with_images: bool = True) -> BoxSet:
+    """Read HRSC2016 below its root folder as one class, ``ship``; ``split`` names a file of ImageSets, or gives ids."""
+    ids = read_ids(root / "ImageSets" / f"{split}.txt") if isinstance(split, str) else split
+    folder = root / "FullDataSet" / "Annotations"
+    notes, raw = Notes(), []
+    images = find_images(root / "FullDataSet" / "AllImages") if with_images else None
+    for id, path, image in pair_files(folder, ".xml", images, ids, notes):
+        xml = voc_xml.read_xml(path, notes)
+        if xml is not None:
+            objects = voc_xml.objects_of(xml, "HRSC_Objects/HRSC_Object", path, notes, _hrsc_object)
+            raw.append((id, image, voc_xml.size_of(xml, "Img_SizeHeight", "Img_SizeWidth"), objects))
+    return assemble(raw, ("ship",), notes, folder, sides=5)
+
+
+def _hrsc_object(element: Element) -> tuple[str, Array]:
+    return "ship", voc_xml.numbers(element, "mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang")
+
+
+def read_dota(
+    labels: Path, images: Path | None = None, classes: Sequence[str] | None = None, ids: Sequence[str] | None = None
+) -> BoxSet:
+    """Read a folder of DOTA labelTxt files: lines ``x1 y1 x2 y2 x3 y3 x4 y4 class difficult``, after header lines.
+
+    ``difficult`` other than 0 counts as difficult (a missing one as 0). ``images`` None reads labels alone;
+    ``ids`` picks and ``classes`` orders, otherwise all files and sorted names.
+    """
+    notes = Notes()
+    found = None if images is None else find_images(images)
+    raw = [
+        (id, image, None, _label_lines(path, notes))
+        for id, path, image in pair_files(labels, ".txt", found, ids, notes)
+    ]
+    return assemble(raw, classes, notes, labels, sides=5)
+
+
+def _label_lines(path: Path, notes: Notes) -> list[RawObject]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: label file cannot be read ({error})") from None
+    out = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or re.match(r"\s*(imagesource|gsd)\s*:", line, re.IGNORECASE):
+            continue
+        words = line.split()
+        try:
+            corners = np.array([float(word) for word in words[:8]])
+            difficult = len(words) > 9 and int(words[9]) != 0
+            name = words[8]
+        except (ValueError, IndexError):
+            notes.add("bad_object", f"{path} line {number}")
+            continue
+        out.append(RawObject(name, corners.reshape(4, 2), difficult, f"{path} line {number}"))
+    return out
+
+
+def write_submission(folder: Path, classes: Sequence[str], predictions: Mapping[str, Detections]) -> list[Path]:
+    """Write DOTA's Task1 files, one a class: ``image score x1 y1 … x4 y4``. Returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for label, name in enumerate(classes):
+        lines = []
+        for id, found in sorted(predictions.items()):
+            own = found.labels == label
+            corners = rotated.corners(torch.from_numpy(found.boxes[own])).reshape(-1, 8).tolist()
+            for score, points in zip(found.scores[own].tolist(), corners, strict=True):
+                lines.append(" ".join([id, f"{score:.6f}", *(f"{p:.2f}" for p in points)]))
+        path = folder / f"Task1_{name}.txt"
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+def read_submission(folder: Path, classes: Sequence[str]) -> dict[str, Detections]:
+    """Read Task1 files: detections by image id. Raises DataError naming file and line that does not fit."""
+    rows: dict[str, list[tuple[float, list[float], int]]] = {}
+    paths = [folder / f"Task1_{name}.txt" for name in classes]
+    if not any(path.is_file() for path in paths):
+        raise DataError(f"{folder}: no Task1_<class>.txt of the classes {', '.join(classes)}")
+    for label, path in enumerate(paths):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else (), start=1):
+            words = line.split()
+            try:
+                score, *points = (float(word) for word in words[1:])
+            except ValueError:
+                score, points = np.nan, []
+            if len(points) != 8 or not np.isfinite([score, *points]).all():
+                raise DataError(f"{path} line {number}: expected an image id, a score and eight coordinates")
+            rows.setdefault(words[0], []).append((score, points, label))
+    out = {}
+    for id, of_image in rows.items():
+        quads = torch.tensor([points for _, points, _ in of_image], dtype=torch.float64).view(-1, 4, 2)
+        scores, labels = np.array([r[0] for r in of_image]), np.array([r[2] for r in of_image], np.int64)
+        out[id] = Detections(rotated.from_quads(quads).numpy(), scores, labels)
+    return out

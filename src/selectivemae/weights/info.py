@@ -1,9 +1,10 @@
 """What an encoder's weight file says about itself, and writing such a file."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
@@ -32,8 +33,19 @@ class EncoderInfo:
     version: str = __version__
 
     def to_metadata(self) -> dict[str, str]:
-        """As safetensors metadata: text stays as it is, other values as JSON."""
-        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(self).items()}
+        """As safetensors metadata: text stays as it is, sizes are ``224`` or ``192x256``, lists are JSON."""
+        height, width = self.image_size
+        return {
+            "format": "pt",
+            "architecture": self.architecture,
+            "image_size": str(height) if height == width else f"{height}x{width}",
+            "channels": str(self.channels),
+            "mean": json.dumps(self.mean),
+            "std": json.dumps(self.std),
+            "method": self.method,
+            "samples_seen": str(self.samples_seen),
+            "version": self.version,
+        }
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], where: str = "weights") -> "EncoderInfo | None":
@@ -43,19 +55,35 @@ class EncoderInfo:
         """
         if "architecture" not in metadata:
             return None
-        values: dict[str, object] = {
-            key: metadata[key] for key in ("architecture", "method", "version") if key in metadata
-        }
-        for key in ("image_size", "channels", "mean", "std", "samples_seen"):
+        values: dict[str, Any] = {}
+        for key, read in _READERS.items():
             if key in metadata:
                 try:
-                    value = json.loads(metadata[key])
-                except ValueError as error:
-                    raise WeightsError(f"{where}: metadata {key} is {metadata[key]!r}, not a number or list") from error
-                values[key] = tuple(value) if isinstance(value, list) else value
-        if isinstance(size := values.get("image_size"), int):
-            values["image_size"] = (size, size)
-        return cls(**values)  # pyright: ignore[reportArgumentType]
+                    values[key] = read(metadata[key])
+                except (ValueError, TypeError) as error:
+                    raise WeightsError(f"{where}: its metadata say {key} is {metadata[key]!r}, not readable") from error
+        return cls(**values)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width or height)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(value) for value in json.loads(text))
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "architecture": str,
+    "image_size": _size,
+    "channels": int,
+    "mean": _numbers,
+    "std": _numbers,
+    "method": str,
+    "samples_seen": int,
+    "version": str,
+}
 
 
 def write_encoder(path: Path, state: Mapping[str, Tensor], info: EncoderInfo) -> None:

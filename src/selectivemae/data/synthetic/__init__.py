@@ -2,5 +2,6 @@
 
 from selectivemae.data.synthetic.scene import CLASSES, Scene, scene
 from selectivemae.data.synthetic.tables import LAND, OBJECTS
+from selectivemae.data.synthetic.write import write_scenes
 
-__all__ = ["CLASSES", "LAND", "OBJECTS", "Scene", "scene"]
+__all__ = ["CLASSES", "LAND", "OBJECTS", "Scene", "scene", "write_scenes"]

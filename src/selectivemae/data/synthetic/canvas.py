@@ -20,6 +20,7 @@ from selectivemae.data.synthetic.texture import cloudy_noise, crowns
 
 Array = NDArray[np.float64]
 SUPERSAMPLE = 2
+_OUTLINE = 0.65  # pixels of the large sheet by which Pillow's polygons come out wider than they are, on average
 
 # Strength of each texture per land cover: grain (pixels), clouds (patches of many sizes), crowns (canopy).
 _TEXTURE: dict[int, tuple[float, float, float]] = {
@@ -111,7 +112,9 @@ class Canvas:
             tags = [(self._count + i + 1) << 8 for i in range(len(boxes))]
             self._count += len(boxes)
         if len(boxes):
-            self.polygons(placed(template, boxes), colours, land, height, tags)
+            inner = boxes.copy()  # Pillow fills the outline too, which would make every shape larger
+            inner[:, 2:4] = np.maximum(inner[:, 2:4] - _OUTLINE / self._scale, 0)
+            self.polygons(placed(template, inner), colours, land, height, tags)
         return list(tags or [])
 
     def strip(self, line: Array, width: float | Array, colour: NDArray, land: int) -> None:
@@ -192,15 +195,18 @@ class Canvas:
     def objects(self) -> tuple[Array, NDArray[np.int64]]:
         """Oriented boxes (N, 5) in pixels, in image axes and le90, and their kinds (N,), in the order drawn."""
         found = np.concatenate(self.boxes) if self.boxes else np.zeros((0, 6))
-        centre = (self._pixels(found[:, :2]) + 0.5) / SUPERSAMPLE
+        centre = self._pixels(found[:, :2]) / SUPERSAMPLE
         sides = found[:, 2:4] * (self.size / self.extent)
         return le90(np.column_stack([centre, sides, found[:, 4] + self.angle])), found[:, 5].astype(np.int64)
 
     def _pixels(self, points: Array) -> Array:
-        """Metres (..., 2) -> Pillow's coordinates on the large sheet, where whole numbers are pixel centres."""
+        """Metres (..., 2) -> pixels of the large sheet from its corner.
+
+        Pillow cuts corners to whole numbers and takes those for pixel centres: on average the two half pixels cancel.
+        """
         c, s = np.cos(self.angle) * self._scale, np.sin(self.angle) * self._scale
         turned = points @ np.array([[c, s], [-s, c]])
-        return turned + (self.size * SUPERSAMPLE / 2 - 0.5)
+        return turned + self.size * SUPERSAMPLE / 2
 
 
 def placed(template: Array, boxes: Array) -> Array:
@@ -264,12 +270,14 @@ def hulls(boxes: Array) -> Array:
 def balanced(image: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
     """Image (H, W, 3) pulled towards the look's mean colour and contrast, with haze: what archives do to a product.
 
-    Only part of the way, so that water stays darker than sand; enough that colour alone does not name the class.
+    Brightness goes most of the way, hue only a little, so that water stays bluer than sand; enough that colour alone
+    does not name the class.
     """
     mean = image.mean((0, 1))
+    level, wanted = float(mean.mean()), float(look.balance.mean())
     spread = float(image.mean(-1).std())
-    gain = (look.contrast / max(spread, 8.0)) ** 0.75 * (1 - look.haze)
-    target = 0.2 * mean + 0.8 * look.balance
+    gain = float(np.clip((look.contrast / max(spread, 1.0)) ** 0.7, 0.55, 1.7)) * (1 - look.haze)
+    target = 0.2 * level + 0.8 * wanted + 0.8 * (mean - level) + (look.balance - wanted)
     air = 190 * look.haze + target * (1 - look.haze)
     return (image - mean) * np.float32(gain) + air.astype(np.float32)
 

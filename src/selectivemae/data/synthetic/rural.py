@@ -3,7 +3,18 @@
 import numpy as np
 
 from selectivemae.data.synthetic.canvas import DISC, RECTANGLE, Array, Canvas, along, band, placed
-from selectivemae.data.synthetic.tables import BACKGROUND, BARE, BUILDING, FIELD, GRASS, HOUSE, PAVED, ROAD, TREES, WATER
+from selectivemae.data.synthetic.tables import (
+    BACKGROUND,
+    BARE,
+    BUILDING,
+    FIELD,
+    GRASS,
+    HOUSE,
+    PAVED,
+    ROAD,
+    TREES,
+    WATER,
+)
 from selectivemae.data.synthetic.texture import fractal_line
 
 
@@ -160,7 +171,7 @@ def dunes(c: Canvas) -> None:
         crest = np.stack([t, y], 1)
         width = spacing * rng.uniform(0.25, 0.4) * (1 + 0.5 * fractal_line(rng, len(t), 1.0)).clip(0.1, 2)
         slope = np.stack([t, y + width], 1)
-        c.polygons(np.concatenate([crest, slope[::-1]])[None], look.bare * rng.uniform(0.68, 0.8), BARE)
+        c.polygons(np.concatenate([crest, slope[::-1]])[None], look.bare * rng.uniform(0.74, 0.86), BARE)
         foot = np.stack([t, y - width * 0.8], 1)
         c.polygons(np.concatenate([crest, foot[::-1]])[None], look.bare * rng.uniform(1.06, 1.16), BARE)
     square = corners(-c.reach, -c.reach, c.reach, c.reach)
@@ -192,10 +203,10 @@ def quarry(c: Canvas) -> None:
         c.polygons(quads, tone * (0.78 + 0.34 * lit)[:, None], BARE)
     if rng.uniform() < 0.5:
         patch(c, centre, radius * rng.uniform(0.12, 0.25), look.water, WATER)
-    turn = np.linspace(0, rng.uniform(3, 7), 40)
-    spiral = radius * np.linspace(1.5, 0.3, 40)
-    road = centre + np.stack([spiral * np.cos(turn), spiral * np.sin(turn)], 1)
-    c.strip(road, 0.02 * c.extent, look.bare * 1.2, ROAD)
+    way = rng.uniform(0, 2 * np.pi) + rng.normal(0, 0.15) * np.linspace(1, 0, 40) ** 2
+    haul = np.linspace(2.2 * c.reach, 0.35 * radius, 40)
+    road = centre + np.stack([haul * np.cos(way), haul * np.sin(way)], 1)
+    c.strip(road, 0.018 * c.extent, look.bare * 1.15, ROAD)
     for _ in range(int(rng.integers(2, 9))):
         at = centre + radius * rng.uniform(0.2, 1.3) * _direction(rng.uniform(0, 6.3))
         size = rng.uniform(0.015, 0.05) * c.extent
@@ -224,7 +235,7 @@ def solar_farm(c: Canvas) -> None:
             boxes[:, 3] *= 0.1
             c.shapes(boxes, RECTANGLE, tone + 60, BACKGROUND)
     line = np.array([(-c.reach, -aisle / 2), (c.reach, -aisle / 2)])
-    c.strip(line + (0, -c.reach + (block + aisle) * 2), aisle * 0.6, look.bare, ROAD)
+    c.strip(line + np.array([0, (block + aisle) * 2 - c.reach]), aisle * 0.6, look.bare, ROAD)
     spot = along(line, c.extent / 2, start=c.extent * rng.uniform(0.3, 0.6))[:1]
     if len(spot) and rng.uniform() < 0.5:
         yard = np.column_stack([spot[:, :2], np.full((1, 2), (0.09, 0.06)) * c.extent, spot[:, 2]])

@@ -12,7 +12,7 @@ def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> Field:
     cells = min(max(cells, 2), size)
     grid = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32))
     field = np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC))
-    return field / max(float(field.std()), 1e-6)
+    return field / np.float32(max(float(field.std()), 1e-6))
 
 
 def cloudy_noise(rng: np.random.Generator, size: int, cells: int, octaves: int, fall: float) -> Field:
@@ -22,7 +22,7 @@ def cloudy_noise(rng: np.random.Generator, size: int, cells: int, octaves: int, 
         if cells << octave > size:
             break
         field = field + np.float32(fall**octave) * smooth_noise(rng, size, cells << octave)
-    return field / max(float(field.std()), 1e-6)
+    return field / np.float32(max(float(field.std()), 1e-6))
 
 
 def crowns(rng: np.random.Generator, size: int, pixels: float, sun: float) -> Field:

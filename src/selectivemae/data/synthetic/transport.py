@@ -9,7 +9,6 @@ from selectivemae.data.synthetic.tables import (
     BACKGROUND,
     BARE,
     GRASS,
-    HOUSE,
     PAVED,
     ROAD,
     ROUNDABOUT,
@@ -78,7 +77,7 @@ def roundabout(c: Canvas) -> None:
         flare = width * (1.05 + 1.1 * np.exp(-np.linspace(0, 1.6 * c.reach, 40) / outer * 1.1))
         c.strip(line, flare + 4, look.concrete, PAVED)
     disc = np.array([[*centre, 2 * outer, 2 * outer, 0]])
-    c.shapes(disc + (0, 0, 4, 4, 0), DISC, look.concrete, PAVED)
+    c.shapes(disc + np.array([0, 0, 4, 4, 0]), DISC, look.concrete, PAVED)
     for line in lines:
         flare = width * (1 + 1.1 * np.exp(-np.linspace(0, 1.6 * c.reach, 40) / outer * 1.1))
         c.strip(line, flare, look.asphalt, ROAD)
@@ -109,12 +108,12 @@ def airport(c: Canvas) -> None:
     width = rng.uniform(40, 60)
     y = rng.uniform(-0.32, -0.12) * c.extent
     runway = np.array([(-c.reach * 1.1, y), (c.reach * 1.1, y)])
-    taxi = runway + (0, rng.uniform(0.16, 0.24) * c.extent)
+    taxi = runway + np.array([0, rng.uniform(0.16, 0.24) * c.extent])
     c.strip(runway, width + 14, look.concrete, PAVED)
     c.strip(runway, width, look.asphalt, PAVED)
     c.marks(runway, 1.6, 30, 22, WHITE, PAVED)
     for sign in (-1, 1):
-        c.marks(runway + (0, sign * width * 0.46), 1.2, 1, 0, WHITE, PAVED)
+        c.marks(runway + np.array([0, sign * width * 0.46]), 1.2, 1, 0, WHITE, PAVED)
     end = rng.uniform(-0.35, 0.35) * c.extent
     keys = np.array([(end, y + k * width / 10, 32, 2.0, 0) for k in range(-4, 5) if k])
     c.shapes(keys, RECTANGLE, WHITE, PAVED)
@@ -216,8 +215,9 @@ def harbour(c: Canvas) -> None:
     flat_roofs(c, in_view(c, np.array(sheds), 40), 9)
     if rng.uniform() < 0.6:
         n = int(rng.integers(15, 60))
-        stack = np.stack([rng.integers(0, 24, n) * 0.05 - 0.6, rng.integers(0, 5, n) * 0.016 - 0.09], 1) * c.extent
-        boxes = np.column_stack([stack + (0, quay), np.full((n, 2), (0.042, 0.012)) * c.extent, np.zeros(n)])
+        stack = np.stack([rng.integers(0, 24, n) * 0.05 - 0.6, rng.integers(0, 5, n) * 0.016 - 0.09], 1)
+        stack = stack * np.float64(c.extent)
+        boxes = np.column_stack([stack + np.array([0, quay]), np.full((n, 2), (0.042, 0.012)) * c.extent, np.zeros(n)])
         c.shapes(boxes, RECTANGLE, c.vary(look.paint[2:], n, 18), PAVED, 3.0)
     length = rng.uniform(0.07, 0.2) * c.extent
     beam = length * rng.uniform(0.22, 0.3)
@@ -226,7 +226,21 @@ def harbour(c: Canvas) -> None:
     gap = pier + 2 * length + beam * 1.4
     moored = []
     for x in np.arange(-c.reach + rng.uniform(0, gap), c.reach, gap):
-        c.polygons(np.array([[(x - pier / 2, quay - 2), (x + pier / 2, quay - 2), (x + pier / 2, quay + reach), (x - pier / 2, quay + reach)]]), look.concrete, PAVED, 1.5)
+        c.polygons(
+            np.array(
+                [
+                    [
+                        (x - pier / 2, quay - 2),
+                        (x + pier / 2, quay - 2),
+                        (x + pier / 2, quay + reach),
+                        (x - pier / 2, quay + reach),
+                    ]
+                ]
+            ),
+            look.concrete,
+            PAVED,
+            1.5,
+        )
         ys = np.arange(quay + beam, quay + reach, beam * rng.uniform(1.25, 1.7))
         for side in (-1, 1):
             there = ys[rng.uniform(size=len(ys)) < 0.8]

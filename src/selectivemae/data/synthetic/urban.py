@@ -3,7 +3,7 @@
 import numpy as np
 
 from selectivemae.data.synthetic.canvas import DISC, RECTANGLE, Array, Canvas
-from selectivemae.data.synthetic.rural import corners, open_ground, patch, wander
+from selectivemae.data.synthetic.rural import corners, open_ground, wander
 from selectivemae.data.synthetic.tables import (
     BACKGROUND,
     BARE,
@@ -15,9 +15,7 @@ from selectivemae.data.synthetic.tables import (
     PITCH,
     ROAD,
     TANK,
-    TREES,
     TRUCK,
-    WATER,
 )
 
 
@@ -34,7 +32,9 @@ def vehicles(c: Canvas, poses: Array, land: int, trucks: float = 0.0) -> None:
         tags = c.shapes(boxes, RECTANGLE, paint, land, 1.5 if kind == CAR else 3.2, kind)
         glass = boxes.copy()
         glass[:, 2:4] *= (0.5, 0.84) if kind == CAR else (0.06, 0.9)
-        glass[:, :2] += np.stack([np.cos(group[:, 2]), np.sin(group[:, 2])], 1) * sides[:, :1] * (0.0 if kind == CAR else 0.3)
+        glass[:, :2] += (
+            np.stack([np.cos(group[:, 2]), np.sin(group[:, 2])], 1) * sides[:, :1] * (0.0 if kind == CAR else 0.3)
+        )
         c.shapes(glass, RECTANGLE, paint * 0.62, land, tags=tags)
         if kind == CAR:
             glass[:, 2] *= 0.6
@@ -71,7 +71,11 @@ def flat_roofs(c: Canvas, boxes: Array, height: float) -> None:
     c.shapes(inner, RECTANGLE, colours, BUILDING, tags=tags)
     for box, colour, tag in zip(boxes, colours, tags, strict=True):
         k = int(rng.integers(2, 7))
-        u = rng.uniform(-0.4, 0.4, (k, 2)) if rng.uniform() < 0.5 else np.stack([np.linspace(-0.4, 0.4, k), np.zeros(k)], 1)
+        u = (
+            rng.uniform(-0.4, 0.4, (k, 2))
+            if rng.uniform() < 0.5
+            else np.stack([np.linspace(-0.4, 0.4, k), np.zeros(k)], 1)
+        )
         cs, sn = np.cos(box[4]), np.sin(box[4])
         local = u * box[2:4]
         xy = box[:2] + local @ np.array([[cs, sn], [-sn, cs]])
@@ -188,7 +192,9 @@ def industrial(c: Canvas) -> None:
                 long = block[1] * rng.uniform(0.5, 0.82)
                 halls.append((cx - block[0] * 0.45 + step * (i + 0.5), cy, step * rng.uniform(0.6, 0.88), long, 0.0))
             k = int(rng.integers(2, 7))
-            lorries.append(np.stack([cx + np.linspace(-0.4, 0.4, k) * block[0], np.full(k, cy + block[1] * 0.45), np.zeros(k)], 1))
+            lorries.append(
+                np.stack([cx + np.linspace(-0.4, 0.4, k) * block[0], np.full(k, cy + block[1] * 0.45), np.zeros(k)], 1)
+            )
     if halls:
         flat_roofs(c, in_view(c, np.array(halls), 60), rng.uniform(8, 13))
         vehicles(c, in_view(c, np.concatenate(lorries), 6), PAVED, 0.5)
@@ -264,7 +270,7 @@ def sports_ground(c: Canvas) -> None:
     c.shapes(boxes * (1, 1, 0.6, 0.72, 1), RECTANGLE, tone * 1.35, PAVED)
     c.shapes(boxes * (1, 1, 0.54, 0.68, 1), RECTANGLE, tone * 1.1, PAVED)
     if rng.uniform() < 0.6:
-        c.strip(wander(c, 0.01 * c.extent) + (0, -width - 20), rng.uniform(6, 9), look.asphalt, ROAD)
+        c.strip(wander(c, 0.01 * c.extent) - np.array([0, width + 20]), rng.uniform(6, 9), look.asphalt, ROAD)
     n = int(rng.integers(5, 25))
     rim = rng.uniform(-c.reach, c.reach, (n, 2))
     c.trees(rim[np.abs(rim - centre).max(1) > 0.62 * length], 4, 9)

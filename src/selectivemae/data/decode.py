@@ -31,7 +31,7 @@ MIN_SIDE = 32
 MAX_ELONGATION = 16
 UNIFORM_STD = 2.0
 NODATA_SHARE = 0.5
-_LATTICE = 64  # samples a side for the quality rule
+_LATTICE = 32  # samples a side for the quality rule
 _STRETCH_SAMPLES = 1 << 18  # pixels from which the percentiles of deep images are taken
 _PILLOW_FORMAT = {
     "png": "PNG",
@@ -92,7 +92,7 @@ def decode(data: bytes, channels: int = 3, max_pixels: int = MAX_PIXELS) -> UInt
 def judge(pixels: UInt8) -> str | None:
     """Why an image (H, W, C) is not worth training on, or None: the reason codes of the module's head.
 
-    Statistics come from a lattice of at most 64 x 64 pixels: ``uniform`` if the luma's standard deviation is below 2
+    Statistics come from a lattice of at most 32 x 32 pixels: ``uniform`` if the luma's standard deviation is below 2
     (threshold of the exact tile rule ``uniform`` as well), ``nodata`` if over half of the pixels are exactly black, or
     exactly white, and connected with the border.
     """

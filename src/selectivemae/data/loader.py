@@ -189,8 +189,8 @@ class Loader:
                 position = self._go_ahead(source, pending, position, opened)
                 images, reasons = source.collect()
                 ready = pending.popleft()
-                position = self._go_ahead(source, pending, position, opened)
                 batch = self._assemble(ready, images, reasons)
+                position = self._go_ahead(source, pending, position, opened)
                 self.wait_seconds += time.perf_counter() - began
                 yield batch, ready.after
         finally:
@@ -227,24 +227,26 @@ class Loader:
                     f"{self._unusable_run} samples in a row are unusable, the last one"
                     f" ({self.task.store.id(int(part.index[place]))}) because: {reason.decode()}; look at the data"
                 )
-        images, key, weights = self._upload(images, torch.from_numpy(part.key), torch.from_numpy(weight))
-        return Batch(images, torch.from_numpy(part.index), key, weights)
+        key, weights = torch.from_numpy(part.key), torch.from_numpy(weight)
+        return Batch(self._upload(images), torch.from_numpy(part.index), key.to(self.device), weights.to(self.device))
 
 
 class _Upload:
-    """Copies to the device: on CUDA from pinned memory on a stream of its own, beside the computation."""
+    """Copies images (B, S, S, C) to the device as (B, C, S, S), contiguous.
+
+    On CUDA from pinned memory on a stream of its own, beside the computation; the channels are moved there.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, images: Tensor) -> Tensor:
         if self.stream is None:
-            return tuple(tensor.to(self.device) for tensor in tensors)
+            return images.permute(0, 3, 1, 2).contiguous().to(self.device)
         with torch.cuda.stream(self.stream):
-            there = tuple(tensor.pin_memory().to(self.device, non_blocking=True) for tensor in tensors)
+            there = images.pin_memory().to(self.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
         current = torch.cuda.current_stream(self.device)
         current.wait_stream(self.stream)
-        for tensor in there:
-            tensor.record_stream(current)  # its memory is reused only after the step that reads it
+        there.record_stream(current)  # its memory is reused only after the step that reads it
         return there

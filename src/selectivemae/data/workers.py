@@ -67,7 +67,7 @@ class Task:
     augment: Augment
 
     def fill(self, index: Int64, key: Int64, images: NDArray[np.uint8], reasons: Reasons) -> None:
-        """Write the samples ``index`` (n,) with noise keys ``key`` (n,) into ``images`` (n, C, S, S).
+        """Write the samples ``index`` (n,) with noise keys ``key`` (n,) into ``images`` (n, S, S, C).
 
         An unusable sample is black and has its reason in ``reasons`` (n,); the others' is empty.
         """
@@ -97,7 +97,7 @@ class Task:
             return error.reason.encode()
         if reason := judge(pixels):
             return reason.encode()
-        torch.from_numpy(image).copy_(resample(pixels, box, self.image_size, turn))
+        torch.from_numpy(image).copy_(resample(pixels, box, self.image_size, turn).permute(1, 2, 0))
         return b""
 
 
@@ -115,10 +115,10 @@ class Inline:
         self._queue.append((index, key))
 
     def collect(self) -> tuple[Tensor, Reasons]:
-        """Pixels (B, C, S, S) uint8 and reasons (B,) of the oldest batch noted."""
+        """Pixels (B, S, S, C) uint8 and reasons (B,) of the oldest batch noted."""
         index, key = self._queue.popleft()
         task = self.task
-        images = np.empty((len(index), task.channels, task.image_size, task.image_size), np.uint8)
+        images = np.empty((len(index), task.image_size, task.image_size, task.channels), np.uint8)
         reasons = np.zeros(len(index), "S24")
         for start in range(0, len(index), CHUNK):
             part = slice(start, start + CHUNK)
@@ -174,13 +174,16 @@ class Pool:
             self._gate.release()
 
     def collect(self) -> tuple[Tensor, Reasons]:
-        """Pixels (B, C, S, S) uint8 and reasons (B,) of the oldest batch submitted, waiting for them; copies."""
+        """Pixels (B, S, S, C) uint8 and reasons (B,) of the oldest batch submitted, waiting for them.
+
+        Both lie in the ring and are valid until the next ``submit``.
+        """
         while self._open[self._collected]:
             self._listen()
         del self._open[self._collected]
         slot = self._collected % self.slots
         self._collected += 1
-        return torch.from_numpy(self.ring.images[slot]).clone(), self.ring.reasons[slot].copy()
+        return torch.from_numpy(self.ring.images[slot]), self.ring.reasons[slot]
 
     def close(self) -> None:
         """End the workers and give back the shared memory; may be called again."""
@@ -261,7 +264,7 @@ class _Ring:
             ("index", "i8", (slots, batch)),
             ("key", "i8", (slots, batch)),
             ("reasons", "S24", (slots, batch)),
-            ("images", "u1", (slots, batch, channels, size, size)),
+            ("images", "u1", (slots, batch, size, size, channels)),
         ):
             arrays.append((name, kind, shape, offset))
             offset += -(-np.dtype(kind).itemsize * int(np.prod(shape)) // 4096) * 4096

@@ -10,8 +10,9 @@ from PIL import Image
 
 from selectivemae.curation.confirm import PRESETS, confirmed, correlation, distance256, same_aspect
 from selectivemae.curation.groups import keep
-from selectivemae.curation.hashes import area_means, hash64, hash256, luma, orient
+from selectivemae.curation.hashes import area_means, hash64, hash256, orient
 from selectivemae.curation.search import Matches, concatenate, join_self
+from selectivemae.data.decode import luma
 
 
 def joined(paths: list[Path], preset: str) -> set[frozenset[int]]:

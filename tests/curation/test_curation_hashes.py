@@ -17,9 +17,9 @@ from selectivemae.curation.hashes import (
     fill_masked,
     hash64,
     hash256,
-    luma,
     orient,
 )
+from selectivemae.data.decode import luma
 
 
 def picture(seed: int, height: int, width: int) -> np.ndarray:
@@ -38,11 +38,6 @@ def picture(seed: int, height: int, width: int) -> np.ndarray:
 def codes(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     fine, coarse = area_means(luma(pixels))
     return hash64(coarse[None])[0], hash256(fine[None])[0]
-
-
-def test_luma_equals_pillow() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (300, 301, 3), dtype=np.uint8)
-    assert (luma(pixels) == np.asarray(Image.fromarray(pixels).convert("L"))).all()
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 9))

@@ -50,7 +50,7 @@ def same_aspect(left: NDArray, right: NDArray, orientation: NDArray[np.uint8], t
     return np.maximum(ratio, 1 / ratio) <= 1 + tolerance
 
 
-def correlation(left: NDArray[np.uint16], right: NDArray[np.uint16], orientation: NDArray[np.uint8]) -> Float:
+def correlation(left: NDArray, right: NDArray, orientation: NDArray[np.uint8]) -> Float:
     """Normalised correlation of 64x64 area means (n, 64, 64), left in ``orientation`` (n,): free of gain and offset.
 
     -1 to 1; 0 where one of the two is flat.

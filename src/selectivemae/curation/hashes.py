@@ -23,20 +23,7 @@ Int64 = NDArray[np.int64]
 
 ORIENTATIONS = 8
 VERSION = "rsph-v1"
-_LUMA = tuple(np.arange(256, dtype=np.uint32) * np.uint32(weight) for weight in (19595, 38470, 7471))
-_HALF = np.uint32(32768)
 _FLOAT32_EXACT = 1 << 16  # longest side whose row sums of 8-bit values stay below 2**24
-
-
-def luma(pixels: UInt8) -> UInt8:
-    """Grey values of RGB ``pixels`` (H, W, 3) uint8 -> (H, W) uint8, the integer form of ITU-R BT.601."""
-    red, green, blue = _LUMA
-    total = red[pixels[..., 0]]
-    total += green[pixels[..., 1]]
-    total += blue[pixels[..., 2]]
-    total += _HALF
-    total >>= np.uint32(16)
-    return total.astype(np.uint8)
 
 
 def fill_masked(grey: UInt8, mask: NDArray[np.bool_]) -> UInt8:

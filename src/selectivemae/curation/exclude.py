@@ -1,0 +1,233 @@
+"""Which pictures are not worth keeping: statistics of a tile, and rules on them (curation.md, section 3).
+
+Statistics are taken from luma reduced by whole factors to at most 256 pixels on the long side, so that cost and result
+do not depend on the size. All of them go to the manifest; thresholds can be changed later without reading pixels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+from scipy import ndimage
+
+from selectivemae.core.config import Settings
+from selectivemae.core.order import uniform
+from selectivemae.curation.hashes import UInt8, fill_masked
+
+Bool = NDArray[np.bool_]
+Float32 = NDArray[np.floating]
+SIDE = 256
+_BLOCK = 8
+_FLAT_STD = 2.0
+_CLOUD_VALUE, _CLOUD_SATURATION, _CLOUD_STD = 0.80, 0.12, 6.0
+
+
+class Rule(Settings):
+    """A threshold: drop above (``uniform``: below) ``drop``; between ``thin`` and ``drop`` keep only a share."""
+
+    drop: float | None = None
+    thin: float | None = None
+
+
+class Rules(Settings):
+    """Thresholds of the exclusion. A rule without ``drop`` only records its figure."""
+
+    uniform: Rule = Rule(drop=2.0)
+    nodata: Rule = Rule(drop=0.25)
+    saturated: Rule = Rule(drop=0.6)
+    noise: Rule = Rule(drop=0.9)
+    low_info: Rule = Rule(drop=0.98, thin=0.90)
+    cloud: Rule = Rule()
+    blur: Rule = Rule()
+    keep_rate: float = Field(default=0.1, ge=0, le=1)
+    label_colours: int = Field(default=24, ge=0)
+    elongated: float = Field(default=4.0, ge=1)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Figures of one tile; shares are 0 to 1, ``mean`` and ``std`` in grey levels, ``entropy`` in bits.
+
+    ``noise`` is the estimated standard deviation of the noise (Immerkær 1996) over ``std``; ``blur`` the variance of
+    the Laplacian over that of luma (small = soft); ``detail`` how much of the finest octave is there (1 = all, near 0
+    for a picture that was scaled up).
+    """
+
+    mean: float
+    std: float
+    entropy: float
+    flat_share: float
+    noise: float
+    nodata: float
+    saturated: float
+    cloud: float
+    blur: float
+    detail: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why something was dropped: code, the statistic, its value and the threshold that it crossed."""
+
+    reason: str
+    statistic: str = ""
+    value: float = 0.0
+    threshold: float = 0.0
+
+
+def border_fill(values: NDArray, levels: tuple[float, ...]) -> Bool:
+    """Mask (H, W) of pixels of ``values`` (H, W, C) that are one of ``levels`` in every channel and hang together with
+    the border: collars and fill of scenes."""
+    height, width = values.shape[:2]
+    out = np.zeros((height, width), bool)
+    edge = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+    for level in levels:
+        if not (edge == level).all(axis=1).any():
+            continue
+        pure = (values == level).all(axis=2)
+        labels = np.empty(pure.shape, np.int32)
+        ndimage.label(pure, output=labels)
+        touching = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+        out |= np.isin(labels, touching[touching > 0])
+    return out
+
+
+def statistics(pixels: UInt8, grey: UInt8, mask: Bool) -> Statistics:
+    """Figures of a tile: ``pixels`` (H, W, 3), their luma ``grey`` (H, W), and ``mask`` (H, W), True = no data."""
+    height, width = grey.shape
+    factor = -(-max(height, width) // SIDE)
+    nodata = float(np.count_nonzero(mask)) / mask.size
+    filled = fill_masked(grey, mask)
+    small = np.asarray(Image.fromarray(filled).reduce(factor)) if factor > 1 else filled
+    counts = np.bincount(small.ravel(), minlength=256)
+    levels = np.arange(256)
+    total = small.size
+    mean = float(counts @ levels) / total
+    variance = max(float(counts @ (levels * levels)) / total - mean * mean, 0.0)
+    share = counts[counts > 0] / total
+    wide = small.astype(np.int16)
+    blocks = _block_variance(small)
+    return Statistics(
+        mean=mean,
+        std=variance**0.5,
+        entropy=float(-(share * np.log2(share)).sum()),
+        flat_share=float((blocks < _FLAT_STD**2).mean()) if blocks.size else 0.0,
+        noise=_noise(wide) / variance**0.5 if variance > 0 else 0.0,
+        nodata=nodata,
+        saturated=float(counts[:3].sum() + counts[253:].sum()) / total,
+        cloud=_cloud(pixels[::factor, ::factor], blocks) if counts[179:].any() else 0.0,
+        blur=_laplacian_variance(wide) / variance if variance > 0 else 0.0,
+        detail=_detail(filled),
+    )
+
+
+def judge(figures: Statistics, rules: Rules, identity: bytes) -> Verdict | None:
+    """Why a tile with these figures goes, or None. ``identity`` (the tile's id) decides in the thinned range."""
+    if rules.uniform.drop is not None and figures.std < rules.uniform.drop:
+        return Verdict("uniform", "std", figures.std, rules.uniform.drop)
+    for name, value in (
+        ("nodata", figures.nodata),
+        ("saturated", figures.saturated),
+        ("noise", figures.noise if figures.std > 8 else 0.0),
+        ("low_info", figures.flat_share),
+        ("cloud", figures.cloud),
+        ("blur", -figures.blur),
+    ):
+        rule: Rule = getattr(rules, name)
+        sign = -1 if name == "blur" else 1  # soft pictures have small values
+        statistic = {"low_info": "flat_share"}.get(name, name)
+        if rule.drop is not None and value > sign * rule.drop:
+            return Verdict(name, statistic, sign * value, rule.drop)
+        if rule.thin is not None and value > sign * rule.thin:
+            draw = uniform(np.frombuffer(identity[:8], np.uint64), 0)
+            if float(draw[0]) >= rules.keep_rate:
+                return Verdict(name, statistic, sign * value, rule.thin)
+    return None
+
+
+def distinct_colours(pixels: UInt8) -> int:
+    """How many colours a lattice of at most 65,536 pixels of (H, W, 3) holds: few mean a label map."""
+    step = max(1, int(np.ceil((pixels.shape[0] * pixels.shape[1] / 65536) ** 0.5)))
+    lattice = pixels[::step, ::step].astype(np.uint32)
+    packed = (lattice[..., 0] << 16) | (lattice[..., 1] << 8) | lattice[..., 2]
+    first = np.unique(packed.ravel()[:4096])
+    return len(first) if len(first) > 256 else len(np.unique(packed))
+
+
+def jpeg_quality(data: bytes) -> float:
+    """Quality 1..100 that a JPEG was saved with, by its luminance table; 100 for other kinds of file.
+
+    The table's mean is compared with that of the standard's example table scaled as the IJG library does.
+    """
+    if data[:2] != b"\xff\xd8":
+        return 100.0
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
+        size = int.from_bytes(data[place + 2 : place + 4], "big")
+        if data[place + 1] == 0xDB and data[place + 4] & 0x0F == 0:
+            wide = data[place + 4] >> 4
+            raw = data[place + 5 : place + 5 + 64 * (1 + wide)]
+            table = np.frombuffer(raw, ">u2" if wide else np.uint8)
+            scale = 100.0 * float(table.mean()) / 57.625 if len(table) else 100.0
+            return float(np.clip((200 - scale) / 2 if scale <= 100 else 5000 / scale, 1, 100))
+        place += 2 + size
+    return 100.0
+
+
+def _block_variance(grey: UInt8) -> Float32:
+    """Variance of each whole block of 8x8 pixels."""
+    height, width = (side // _BLOCK * _BLOCK for side in grey.shape)
+    values = grey[:height, :width].astype(np.float32)
+    count = np.float32(_BLOCK * _BLOCK)
+    mean = _block_sums(values) / count
+    return _block_sums(values * values) / count - mean * mean
+
+
+def _block_sums(values: Float32) -> Float32:
+    rows = np.add.reduce(values.reshape(-1, _BLOCK, values.shape[1]), axis=1)
+    return np.add.reduce(rows.reshape(len(rows), -1, _BLOCK), axis=2)
+
+
+def _noise(grey: NDArray[np.int16]) -> float:
+    """Standard deviation of the noise, from what is left after two second differences (Immerkær 1996)."""
+    rows = grey[2:] - 2 * grey[1:-1] + grey[:-2]
+    both = rows[:, 2:] - 2 * rows[:, 1:-1] + rows[:, :-2]
+    return float(np.abs(both).mean(dtype=np.float64)) * (np.pi / 2) ** 0.5 / 6
+
+
+def _laplacian_variance(grey: NDArray[np.int16]) -> float:
+    inner = grey[1:-1, 1:-1]
+    value = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner
+    return float(value.astype(np.float32).var())
+
+
+def _cloud(pixels: UInt8, block_variance: Float32) -> float:
+    """Share of bright, colourless pixels in smooth blocks. Snow, salt and roofs look alike: a hint, no more."""
+    rows, columns = block_variance.shape
+    red, green, blue = (pixels[: rows * _BLOCK, : columns * _BLOCK, c] for c in range(3))
+    high = np.maximum(np.maximum(red, green), blue)
+    low = np.minimum(np.minimum(red, green), blue)
+    bright = (high > _CLOUD_VALUE * 255) & (high - low < (_CLOUD_SATURATION * high.astype(np.float32)))
+    share = _block_sums(bright.astype(np.float32)) / _BLOCK**2
+    return float((share * (block_variance < _CLOUD_STD**2)).mean()) if share.size else 0.0
+
+
+def _detail(grey: UInt8) -> float:
+    """Power of the finest octave against a quarter of that of the next, at most 1, from the middle 512 pixels."""
+    height, width = (min(side // 4 * 4, 512) for side in grey.shape[:2])
+    if not height or not width:
+        return 1.0
+    top, left = (grey.shape[0] - height) // 2, (grey.shape[1] - width) // 2
+    full = grey[top : top + height, left : left + width].astype(np.float32)
+    half = _halved(full)
+    quarter = _halved(half)
+    power = [float(np.vdot(a, a)) / a.size for a in (full, half, quarter)]
+    coarse = power[1] - power[2]
+    return float(min(1.0, 4 * max(power[0] - power[1], 0.0) / coarse)) if coarse > 0 else 1.0
+
+
+def _halved(grey: Float32) -> Float32:
+    rows = grey[::2] + grey[1::2]
+    return (rows[:, ::2] + rows[:, 1::2]) / np.float32(4)

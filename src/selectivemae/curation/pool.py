@@ -1,0 +1,159 @@
+"""The local engine: spawned worker processes, one task each at a time, watched for death and for time."""
+
+import faulthandler
+import multiprocessing as mp
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from selectivemae.core.errors import UserError
+from selectivemae.curation.tasks import Died, Done, Failed, Job, Outcome, Task
+
+_TAIL = 2000  # characters of a dead worker's stderr that are kept
+_SPARE_SECONDS = 600.0  # for what a task does before its first and after its last member
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    state: Any  # (member in work, time by which it must be over)
+    log: Path
+    task: Task | None = None
+    late: bool = False
+
+
+class LocalPool:
+    """``workers`` processes on this machine; with ``memory`` (bytes) each may not map more than that."""
+
+    def __init__(self, workers: int, memory: int | None = None) -> None:
+        self.size = workers
+        self.memory = memory
+        self._context = mp.get_context("spawn")
+        self._logs = tempfile.TemporaryDirectory(prefix="selectivemae-curate-")
+        self._workers: list[_Worker] = []
+        self._started = 0
+
+    def run(self, job: Job, tasks: Sequence[Task], folder: Path) -> Iterator[tuple[Task, Outcome]]:
+        """Do ``tasks`` in their order on all workers, and give outcomes as they come. Closing it stops the workers."""
+        queue = list(reversed(tasks))
+        try:
+            while queue or any(worker.task for worker in self._workers):
+                self._hand_out(job, queue, folder)
+                yield from self._collect()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End all workers at once; what they had in work is undone by nature."""
+        for worker in self._workers:
+            worker.process.kill()
+            worker.process.join()
+            worker.pipe.close()
+        self._workers.clear()
+        self._logs.cleanup()
+        self._logs = tempfile.TemporaryDirectory(prefix="selectivemae-curate-")
+
+    def _hand_out(self, job: Job, queue: list[Task], folder: Path) -> None:
+        while queue:
+            idle = next((worker for worker in self._workers if worker.task is None), None)
+            if idle is None:
+                if len(self._workers) >= self.size:
+                    return
+                idle = self._start()
+            idle.task = queue.pop()
+            idle.state[:] = [-1.0, time.monotonic() + _SPARE_SECONDS]
+            with suppress(BrokenPipeError, ConnectionResetError):  # dead already: the sentinel tells
+                idle.pipe.send((job, idle.task, folder))
+
+    def _collect(self) -> Iterator[tuple[Task, Outcome]]:
+        busy = [worker for worker in self._workers if worker.task is not None]
+        ready = wait([handle for w in busy for handle in (w.pipe, w.process.sentinel)], timeout=0.5)
+        now = time.monotonic()
+        for worker in busy:
+            task = worker.task
+            assert task is not None
+            if worker.pipe in ready and (outcome := _received(worker.pipe)) is not None:
+                worker.task = None
+                yield task, outcome
+            elif worker.process.sentinel in ready or worker.pipe in ready:
+                self._workers.remove(worker)
+                yield task, _autopsy(worker)
+            elif now > worker.state[1] and not worker.late:
+                worker.late = True
+                worker.process.kill()
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        state = self._context.RawArray("d", [-1.0, 0.0])
+        self._started += 1
+        log = Path(self._logs.name) / f"worker-{self._started}.log"
+        arguments = (theirs, state, str(log), self.memory, os.getpid())
+        process = self._context.Process(target=_work, args=arguments, daemon=True, name="selectivemae-curate")
+        process.start()
+        theirs.close()
+        worker = _Worker(process, ours, state, log)
+        self._workers.append(worker)
+        return worker
+
+
+def _received(pipe: Connection) -> Outcome | None:
+    try:
+        return pipe.recv()
+    except (EOFError, ConnectionResetError):
+        return None
+
+
+def _autopsy(worker: _Worker) -> Died:
+    worker.process.join()
+    worker.pipe.close()
+    cause = "worker_crash"
+    if worker.late:
+        cause = "timeout"
+    elif worker.process.exitcode == -signal.SIGKILL:  # nobody else kills: the kernel does when memory ends
+        cause = "oom"
+    text = worker.log.read_text(errors="replace")[-_TAIL:] if worker.log.exists() else ""
+    return Died(cause, int(worker.state[0]), text)
+
+
+def _work(pipe: Connection, state: Any, log: str, memory: int | None, parent: int) -> None:
+    """The life of a worker process: tasks in, outcomes out, until the pipe closes or the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stderr = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(stderr, 2)
+    faulthandler.enable(sys.stderr)
+    if memory is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+    def mark(member: int, seconds: float) -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+        state[:] = [float(member), time.monotonic() + seconds]
+
+    while True:
+        try:
+            job, task, folder = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(outcome_of(job, task, folder, mark))
+
+
+def outcome_of(job: Job, task: Task, folder: Path, mark: Any) -> Outcome:
+    """Run a job and put its end into words that travel between processes."""
+    try:
+        return Done(job(task, folder, mark))
+    except UserError as e:
+        return Failed(str(e), internal=False)
+    except Exception:  # a bug must stop the run with its traceback, not look like a dead worker
+        return Failed(traceback.format_exc(), internal=True)

@@ -28,6 +28,8 @@ from synthetic_weights import (
 from torch import Tensor, nn
 
 from selectivemae.core.errors import WeightsError
+from selectivemae.models.rvsa import RVSA
+from selectivemae.models.vit import Architecture
 from selectivemae.weights.convert import Relabelled, adapt_channels, find_layout, fit, relabel, resample_positions
 from selectivemae.weights.layouts import LAYOUTS
 
@@ -322,3 +324,46 @@ def test_relabelled_keeps_what_it_was_given() -> None:
     assert isinstance(result, Relabelled)
     assert state.keys() == before.keys()
     assert all(result.state[key] is before[key] for key in result.state)
+
+
+def rvsa(separate: bool = False, qkv_bias: bool = True, size: tuple[int, int] = (64, 64)) -> Any:
+    """RVSA of depth 2: a block of sampled windows and one of full attention."""
+    arch = Architecture("tiny", 16, 2, D, 3, 64, 2)
+    return randomise(RVSA(arch, size, interval=2, separate=separate, qkv_bias=qkv_bias))
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("qkv_bias", [False, True])
+@pytest.mark.parametrize("project", ["rvsa", "mtp"])
+def test_rvsa_of_both_projects(separate: bool, qkv_bias: bool, project: str) -> None:
+    source, target = rvsa(separate, qkv_bias), rvsa(separate, qkv_bias)
+    state = dict(source.state_dict())
+    state["blocks.0.attn.relative_position_index"] = torch.zeros(49, 49, dtype=torch.long)
+    if project == "mtp":
+        state = {re.sub(r"blocks\.1\.attn\.rel_pos", "blocks.1.attn.full_attn_rel_pos", k): v for k, v in state.items()}
+        state = prefixed(state, "backbone.") | {"decode_head.conv_seg.weight": torch.ones(1)}
+    else:  # the classification variant: positions with a row for the class token, and a head
+        state["pos_embed"] = torch.cat([torch.randn(1, 1, D), state["pos_embed"]], 1)
+        state |= {"cls_token": torch.randn(1, 1, D)} | head()
+    layout = find_layout(state)
+    assert layout.name == "rvsa"
+    fitted = fit(relabel(state, layout), randomise(target, 2).state_dict())
+    assert fitted.coverage.share == 1
+    assert not fitted.coverage.unexpected
+    target.load_state_dict(fitted.state)
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(target(images), source(images))
+
+
+def test_rvsa_tables_are_resized_with_the_image() -> None:
+    source, target = rvsa(), rvsa(size=(96, 64))
+    fitted = fit(relabel(source.state_dict(), find_layout(source.state_dict())), target.state_dict(), grid=(6, 4))
+    assert fitted.coverage.share == 1
+    assert any("blocks.1.attn.rel_pos_h resized from 7x64 to 11x64" in note for note in fitted.notes)
+    assert not any("rel_pos_w" in note for note in fitted.notes)
+
+
+def test_vitae_is_refused() -> None:
+    state = rvsa().state_dict() | {"blocks.0.PCM.0.weight": torch.zeros(8, 2, 3, 3)}
+    with pytest.raises(WeightsError, match="PCM"):
+        find_layout(state)

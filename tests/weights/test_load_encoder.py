@@ -198,3 +198,16 @@ def test_bad_files(tmp_path: Path, tiny: Any, run: Path) -> None:
     save_file(tiny.state_dict(), tmp_path / "bad.safetensors", {"architecture": "vit_tiny_patch16_224", "mean": "x"})
     with pytest.raises(WeightsError, match=r"bad\.safetensors.*mean.*'x'"):
         load_encoder(tmp_path / "bad.safetensors")
+
+
+def test_rvsa_starts_from_a_plain_encoder(tmp_path: Path, tiny: Any) -> None:
+    torch.save({"model": tiny.state_dict() | mae_extras()}, tmp_path / "vit.pth")
+    lines: list[str] = []
+    model: Any = load_encoder(tmp_path / "vit.pth", backbone="rvsa", image_size=112, report=lines.append)
+    assert any("start fresh" in line for line in lines)
+    assert torch.equal(model.blocks[3].mlp.fc1.weight, tiny.blocks[3].mlp.fc1.weight)
+    assert torch.equal(model.blocks[0].attn.qkv.bias, tiny.blocks[0].attn.qkv.bias)
+    torch.save(model.state_dict(), tmp_path / "rvsa.pth")
+    again: Any = load_encoder(tmp_path / "rvsa.pth")
+    images = torch.randn(1, 3, 112, 112)
+    assert torch.equal(again(images), model(images))

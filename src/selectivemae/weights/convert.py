@@ -14,12 +14,14 @@ from torch import Tensor
 
 from selectivemae.core.errors import WeightsError
 from selectivemae.core.suggest import did_you_mean
+from selectivemae.models.rvsa import resize_table
 from selectivemae.weights.layouts import LAYOUTS, RGB_OF_BANDS, Layout
 
 State = dict[str, Tensor]
 Grid = tuple[int, int]
 
 MIN_COVERAGE = 0.95
+NOTHING = r"(?!)"  # a pattern that nothing matches
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def relabel(state: Mapping[str, Tensor], layout: Layout, where: str = "weights")
     prefix = _branch(state, layout)
     if prefix is None:
         raise WeightsError(f"{where}: not of layout {layout.name}: no key {layout.anchor}; keys like {some(state)}")
-    drop = re.compile("|".join(f"(?:{rule})" for rule in layout.drop) or r"(?!)")
+    drop = re.compile("|".join(f"(?:{rule})" for rule in layout.drop) or NOTHING)
     out: State = {}
     source: dict[str, str] = {}
     dropped, unexpected = [], []
@@ -122,13 +124,16 @@ def fit(
     *,
     grid: Grid | None = None,
     source_grid: Grid | None = None,
+    fresh: str = NOTHING,
     minimum: float = MIN_COVERAGE,
     where: str = "weights",
 ) -> Fitted:
     """Adapt relabelled weights to a model's state dict ``target`` (shapes alone are read) and check them.
 
-    Positions are resampled to ``grid`` (rows, columns of patches; square when not given), input channels adapted.
-    Raises ``WeightsError`` naming keys when less than ``minimum`` of the model's tensors are covered.
+    Positions are resampled to ``grid`` (rows, columns of patches; square when not given), tables of relative
+    positions along their length, input channels adapted. Tensors that match the pattern ``fresh`` may be missing:
+    a backbone that starts from a plainer one's weights lacks them. Raises ``WeightsError`` naming keys when less
+    than ``minimum`` of the model's tensors are covered.
     """
     state, notes = dict(relabelled.state), []
     if (positions := target.get("pos_embed")) is not None and "pos_embed" in state:
@@ -138,13 +143,20 @@ def fit(
         if name in state and name in target and state[name].shape[1] != target[name].shape[1]:
             state[name], said = adapt_channels(state[name], target[name].shape[1], where)
             notes.append(said)
+    for name in [key for key in target if re.fullmatch(r".*\.rel_pos_[hw]", key) and key in state]:
+        if state[name].shape != target[name].shape:
+            notes.append(f"{name} resized from {shape(state[name])} to {shape(target[name])}")
+            state[name] = resize_table(state[name], target[name].shape[0])
+    own = [key for key in target if key not in state and re.fullmatch(fresh, key)]
+    if own:
+        notes.append(f"{len(own)} tensors that a plain encoder lacks start fresh: {some(own, 2)}")
     matched = [key for key in target if key in state and state[key].shape == target[key].shape]
     misshapen = [
         f"{key} {shape(state[key])}, the model's {shape(target[key])}"
         for key in target
         if key in state and state[key].shape != target[key].shape
     ]
-    missing = [key for key in target if key not in state]
+    missing = [key for key in target if key not in state and key not in own]
     extra = [key for key in state if key not in target]
     coverage = Coverage(
         tuple(matched), tuple(missing), tuple(misshapen), (*relabelled.unexpected, *extra), relabelled.dropped

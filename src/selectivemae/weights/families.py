@@ -73,6 +73,24 @@ def _scalemae(state: State, image_size: Size, channels: int, where: str) -> Buil
     return Built(ScaleMAEEncoder(arch, image_size, channels), timm_name(arch))
 
 
+def _rvsa(state: State, image_size: Size, channels: int, where: str) -> Built:
+    """RVSA as stored, or with the published settings when ``state`` is a plain vision transformer's."""
+    from selectivemae.models.rvsa import RVSA
+
+    arch = vit_architecture(state, where)
+    sampled = {int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.attn\.sampling_", key))}
+    full = [i for i in range(arch.depth) if sampled and i not in sampled]
+    model = RVSA(
+        arch,
+        image_size,
+        channels,
+        interval=full[0] + 1 if full else None,
+        qkv_bias="blocks.0.attn.qkv.bias" in state,
+        separate=any(".sampling_offsets_k." in key for key in state),
+    )
+    return Built(model, f"{arch.name}_rvsa", model.grid)
+
+
 def _dinov3(state: State, image_size: Size, channels: int, where: str) -> Built:
     width, depth = state["reg_token"].shape[-1], count(state, r"blocks\.(\d+)\.")
     sizes = {(384, 12): "small", (768, 12): "base", (1024, 24): "large"}
@@ -142,6 +160,7 @@ def _create(name: str, **options: Any) -> nn.Module:
 BUILDERS: dict[str, Callable[[State, Size, int, str], Built]] = {
     "vit": _vit,
     "scalemae": _scalemae,
+    "rvsa": _rvsa,
     "dinov3": _dinov3,
     "resnet": _resnet,
     "swin": _swin,

@@ -51,6 +51,10 @@ _BUFFERS = (r".*\.relative_position_index$", r".*\.relative_coords_table$", r".*
 _QV_BIAS = ((r"(.*\.attn)\.qkv\.bias", (r"\1.q_bias", None, r"\1.v_bias")),)  # the third of the keys is not used
 
 
+RVSA_OWN = r".*\.attn\.(rel_pos_[hw]|relative_position_bias_table|sampling_\w+\.2\.\w+)"
+"""Parameters of RVSA that plain vision transformers lack: fresh when it starts from their weights."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """One way in which a project names the tensors of an encoder.
@@ -105,6 +109,16 @@ LAYOUTS: tuple[Layout, ...] = (
         prefixes=_WRAPPED,
         marks=(r"\.PCM\.0\.",),
         refusal="ViTAE-B has a convolution branch (PCM) in every block, which no backbone here has; use ViT-B weights",
+    ),
+    Layout(
+        name="rvsa",
+        family="rvsa",
+        anchor=_PATCH,
+        source="ViTAE-Transformer/Remote-Sensing-RVSA and MTP (MIT), ViT-B + RVSA",
+        prefixes=_WRAPPED,
+        marks=(r"blocks\.0\.attn\.sampling_offsets",),
+        rename=((r"\.full_attn_rel_pos_", ".rel_pos_"), (r"^fc_norm\.", "norm.")),
+        drop=(*_BUFFERS, *_DECODER, r"cls_token", *_TASK_HEADS),
     ),
     Layout(
         name="selectivemae",

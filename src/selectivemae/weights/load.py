@@ -13,12 +13,14 @@ from selectivemae.core.errors import ConfigError, WeightsError
 from selectivemae.models._torchvision import ensure_torchvision
 from selectivemae.models.vit import architecture as vit_architecture
 from selectivemae.models.vit import build_encoder, timm_name
-from selectivemae.weights.convert import find_layout, fit, relabel
+from selectivemae.weights.convert import NOTHING, find_layout, fit, relabel
 from selectivemae.weights.families import Size, build, native_size
 from selectivemae.weights.files import find_file, read_metadata, read_state_dict
 from selectivemae.weights.info import EncoderInfo
+from selectivemae.weights.layouts import RVSA_OWN
 
 Report = Callable[[str], None]
+Backbone = Literal["rvsa"]
 Pool = Literal["token", "avg"]
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ def load_encoder(
     weights: str | Path,
     *,
     layout: str | None = None,
+    backbone: Backbone | None = None,
     image_size: int | Size | None = None,
     in_chans: int | None = None,
     pool: Pool | None = None,
@@ -39,6 +42,7 @@ def load_encoder(
     ``weights`` is a run's folder, ``encoder.safetensors``, a file of any layout of ``layouts.LAYOUTS`` (recognised by
     its keys, or forced by ``layout``), ``timm:NAME``, ``random:NAME`` (fresh weights of ``seed``) or
     ``hf:OWNER/NAME[/FILE]``. ``image_size`` (pixels, side or (height, width)) and ``in_chans`` None take the file's.
+    ``backbone="rvsa"`` puts the weights of a plain vision transformer into RVSA, whose own parameters start fresh.
     ``pool`` sets what the model's ``forward`` gives: the class token or the mean of the patches.
     ``report`` gets one line for the coverage and for everything adapted; by default they are logged.
     Vision transformers come as timm's ``VisionTransformer`` (images (B, C, H, W) of any size that the patch divides;
@@ -53,26 +57,40 @@ def load_encoder(
         elif scheme == "timm":
             model = _timm(name, size, in_chans, pretrained=True)
         else:
-            model = _from_file(Path(weights), layout, size, in_chans, say)
+            model = _from_file(Path(weights), layout, backbone, size, in_chans, say)
     if pool is not None:
         cast(Any, model).reset_classifier(0, global_pool=pool)
     return model.eval()
 
 
-def _from_file(path: Path, layout_name: str | None, size: Size | None, in_chans: int | None, say: Report) -> nn.Module:
+def _from_file(
+    path: Path,
+    layout_name: str | None,
+    backbone: Backbone | None,
+    size: Size | None,
+    in_chans: int | None,
+    say: Report,
+) -> nn.Module:
     file, where = find_file(path), str(path)
     state = read_state_dict(file)
     info = EncoderInfo.from_metadata(read_metadata(file), where)
     layout = find_layout(state, layout_name or ("vit" if info else None), where)
     relabelled = relabel(state, layout, where)
+    family, fresh = layout.family, NOTHING
+    if backbone == "rvsa" and family != "rvsa":
+        if family != "vit":
+            raise ConfigError(f"{where}: RVSA takes the weights of vision transformers, and this is {layout.name}")
+        family, fresh = "rvsa", RVSA_OWN
     native = info.image_size if info else native_size(relabelled.state, (layout.image_size, layout.image_size))
     channels = in_chans or relabelled.state[layout.inputs[0]].shape[1]
-    built = build(layout.family, relabelled.state, size or native, channels, where)
+    built = build(family, relabelled.state, size or native, channels, where)
     source_grid = None  # square
     if info and built.grid:
         rows, columns = built.grid
         source_grid = (native[0] * rows // (size or native)[0], native[1] * columns // (size or native)[1])
-    fitted = fit(relabelled, built.model.state_dict(), grid=built.grid, source_grid=source_grid, where=where)
+    fitted = fit(
+        relabelled, built.model.state_dict(), grid=built.grid, source_grid=source_grid, fresh=fresh, where=where
+    )
     built.model.load_state_dict(fitted.state, strict=False)
     say(f"{where}: layout {layout.name} as {built.name}, {fitted.coverage}")
     for note in fitted.notes:

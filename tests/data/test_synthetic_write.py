@@ -41,6 +41,7 @@ def test_class_folders_and_their_split(tmp_path):
     assert np.abs(stored - drawn).mean() < 6
 
 
+@pytest.mark.slow  # starts two interpreters
 def test_files_do_not_depend_on_the_number_of_workers(tmp_path):
     for workers in (1, 2):
         write_scenes(tmp_path / str(workers), 2, 32, seed=1, layout="detection", classes=SOME, workers=workers)

@@ -137,7 +137,7 @@ class Canvas:
         diameter = self.rng.uniform(low, high, len(xy))
         colours = self.vary(self.look.tree, len(xy), 9)
         boxes = np.column_stack([xy, diameter, diameter, self.rng.uniform(0, 6.3, len(xy))])
-        self.shapes(boxes, CROWN, colours * 0.82, TREES, diameter * 0.7)
+        self.shapes(boxes, CROWN, colours * 0.82, TREES, diameter * 0.5)
         lit = self.look.sun - self.angle
         boxes[:, :2] -= np.outer(diameter * 0.12, (np.cos(lit), np.sin(lit)))
         boxes[:, 2:4] *= 0.6
@@ -166,6 +166,12 @@ class Canvas:
         chosen = base[self.rng.integers(len(base), size=n)]
         return chosen + self.rng.normal(0, spread, (n, 1)) + self.rng.normal(0, spread / 3, (n, 3))
 
+    def in_view(self, rows: Array, margin: float) -> Array:
+        """Those rows (N, 2 or more) whose first two numbers lie in the image or within ``margin`` metres of it."""
+        c, s = np.cos(self.angle), np.sin(self.angle)
+        away = np.abs(rows[:, :2] @ np.array([[c, s], [-s, c]])).max(1, initial=0)
+        return rows[away < self.extent / 2 + margin]
+
     # What comes out
 
     def develop(self, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -175,7 +181,7 @@ class Canvas:
         gain = self.texture[land]
         light = self.relief + 1
         light += gain[..., 0] * rng.standard_normal((size, size), dtype=np.float32)
-        light += gain[..., 1] * cloudy_noise(rng, size, int(rng.integers(3, 7)), 5, 0.62)
+        light += gain[..., 1] * cloudy_noise(rng, size, int(rng.integers(3, 7)), 6, 0.74)
         if gain[..., 2].any():
             light += gain[..., 2] * crowns(rng, size, self.crown / self.extent * size, look.sun)
         shade = np.asarray(self._shade.reduce(SUPERSAMPLE), np.float32)
@@ -270,16 +276,17 @@ def hulls(boxes: Array) -> Array:
 def balanced(image: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
     """Image (H, W, 3) pulled towards the look's mean colour and contrast, with haze: what archives do to a product.
 
-    Brightness goes most of the way, hue only a little, so that water stays bluer than sand; enough that colour alone
-    does not name the class.
+    Brightness and contrast go most of the way and a cast is added; hue stays and is never made stronger. Enough that
+    colour alone does not name the class.
     """
-    mean = image.mean((0, 1))
-    level, wanted = float(mean.mean()), float(look.balance.mean())
-    spread = float(image.mean(-1).std())
-    gain = float(np.clip((look.contrast / max(spread, 1.0)) ** 0.7, 0.55, 1.7)) * (1 - look.haze)
-    target = 0.2 * level + 0.8 * wanted + 0.8 * (mean - level) + (look.balance - wanted)
-    air = 190 * look.haze + target * (1 - look.haze)
-    return (image - mean) * np.float32(gain) + air.astype(np.float32)
+    grey = image @ np.full(3, 1 / 3, np.float32)
+    level, wanted = float(grey.mean()), float(look.balance.mean())
+    spread = float(grey.std())
+    gain = float(np.clip((look.contrast / max(spread, 1.0)) ** 0.7, 0.55, 1.5)) * (1 - look.haze)
+    target = level + 0.8 * (wanted - level) + (look.balance - wanted)
+    air = (190 * look.haze + target * (1 - look.haze)).astype(np.float32)
+    tone = grey * np.float32(gain - min(gain, 1)) - np.float32(gain * level)
+    return np.asarray(image * np.float32(min(gain, 1)) + tone[..., None] + air, np.float32)
 
 
 def _rgb(colour: NDArray) -> tuple[int, int, int]:

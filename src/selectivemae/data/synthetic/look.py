@@ -34,10 +34,10 @@ _CLIMATES: dict[str, dict[str, list[tuple[int, int, int]]]] = {
     },
     "tropical": {
         "grass": [(100, 116, 62), (116, 122, 72)],
-        "crops": [(84, 112, 56), (108, 126, 66), (150, 98, 70), (134, 84, 60), (72, 96, 52)],
+        "crops": [(84, 112, 56), (108, 126, 66), (148, 108, 82), (128, 92, 70), (72, 96, 52)],
         "tree": [(44, 68, 40), (50, 76, 42)],
         "water": [(110, 94, 70), (74, 82, 66), (52, 84, 88)],
-        "bare": [(162, 108, 80), (150, 96, 70), (176, 130, 98)],
+        "bare": [(154, 116, 92), (146, 106, 84), (172, 136, 108)],
     },
     "cold": {
         "grass": [(130, 130, 116), (148, 146, 134)],
@@ -103,7 +103,7 @@ def draw_look(rng: np.random.Generator) -> Look:
         shadow=float(rng.uniform(0.35, 1.3)),
         darkness=float(rng.uniform(0.42, 0.68)),
         haze=float(rng.beta(1.2, 5.0) * 0.5),
-        balance=np.asarray(rng.uniform(78, 150) + rng.normal(0, 8, 3), np.float32),
+        balance=np.asarray(rng.uniform(78, 150) + rng.normal(0, 6.5, 3), np.float32),
         contrast=float(rng.uniform(24, 46)),
         noise=float(rng.uniform(0.5, 4.0)),
         blur=float(rng.choice([0.0, 0.0, 0.5, 0.8])),

@@ -3,6 +3,7 @@
 import numpy as np
 
 from selectivemae.data.synthetic.canvas import DISC, RECTANGLE, Array, Canvas, along, band, placed
+from selectivemae.data.synthetic.parts import corners, open_ground, patch, wander
 from selectivemae.data.synthetic.tables import (
     BACKGROUND,
     BARE,
@@ -16,36 +17,6 @@ from selectivemae.data.synthetic.tables import (
     WATER,
 )
 from selectivemae.data.synthetic.texture import fractal_line
-
-
-def open_ground(c: Canvas) -> None:
-    """Grass or bare soil with a few patches of other cover: the ground that most scenes stand on."""
-    rng, look = c.rng, c.look
-    grassy = rng.uniform() < 0.6
-    c.ground(look.grass if grassy else look.bare, GRASS if grassy else BARE)
-    for _ in range(int(rng.integers(0, 4))):
-        centre, radius = rng.uniform(-c.reach, c.reach, 2), rng.uniform(0.1, 0.3) * c.extent
-        if rng.uniform() < 0.4:
-            patch(c, centre, radius, look.tree, TREES, 4.0)
-        else:
-            patch(c, centre, radius, look.bare if grassy else look.grass, BARE if grassy else GRASS)
-
-
-def patch(c: Canvas, centre: Array, radius: float, colour: np.ndarray, land: int, height: float = 0.0) -> None:
-    """An irregular patch of one cover around a centre, in metres."""
-    t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    r = radius * np.ones_like(t)
-    for k in range(2, 9):
-        r += radius * c.rng.normal(0, 0.5) / k * np.cos(k * t + c.rng.uniform(0, 6.3))
-    r = np.maximum(r, 0.2 * radius)
-    outline = np.stack([centre[0] + r * np.cos(t), centre[1] + r * np.sin(t)], 1)
-    c.polygons(outline[None], colour, land, height)
-
-
-def wander(c: Canvas, bend: float, roughness: float = 1.6) -> Array:
-    """A line (64, 2) across the sheet along the scene's x axis that strays by about ``bend`` metres."""
-    x = np.linspace(-c.reach * 1.15, c.reach * 1.15, 64)
-    return np.stack([x, bend * fractal_line(c.rng, 64, roughness) + c.rng.uniform(-0.12, 0.12) * c.extent], 1)
 
 
 def parcels(c: Canvas, smallest: float) -> list[Array]:
@@ -63,11 +34,6 @@ def parcels(c: Canvas, smallest: float) -> list[Array]:
         first[axis + 2] = second[axis] = cut
         todo += [first, second]
     return done
-
-
-def corners(x0: float, y0: float, x1: float, y1: float) -> Array:
-    """Corners (4, 2) of an upright rectangle."""
-    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
 
 
 def crop_fields(c: Canvas) -> None:
@@ -107,16 +73,11 @@ def orchard(c: Canvas) -> None:
     xy = np.stack([x, y], -1).reshape(-1, 2)
     block = np.floor(xy / (spacing * rng.integers(7, 12, 2)) + rng.uniform(0, 1, 2))
     lane = np.roll(block, 1, 0) != block
-    keep = ~lane.any(1) & (rng.uniform(size=len(xy)) > 0.04) & (np.abs(c_rotated(c, xy)).max(1) < c.extent * 0.53)
-    xy = xy[keep] + rng.normal(0, 0.05 * spacing, (int(keep.sum()), 2))
+    keep = ~lane.any(1) & (rng.uniform(size=len(xy)) > 0.04)
+    xy = c.in_view(xy[keep], spacing)
+    xy = xy + rng.normal(0, 0.05 * spacing, xy.shape)
     crown = spacing * stretch * rng.uniform(0.55, 0.85)
     c.trees(xy, 0.8 * crown, 1.1 * crown)
-
-
-def c_rotated(c: Canvas, xy: Array) -> Array:
-    """Points (N, 2) of the scene's axes in the image's axes, metres from its centre."""
-    s, k = np.sin(c.angle), np.cos(c.angle)
-    return xy @ np.array([[k, s], [-s, k]])
 
 
 def forest(c: Canvas) -> None:
@@ -129,9 +90,8 @@ def forest(c: Canvas) -> None:
         patch(c, rng.uniform(-c.reach, c.reach, 2), rng.uniform(0.03, 0.13) * c.extent, shade, GRASS)
     if rng.uniform() < 0.35:
         c.strip(wander(c, 0.06 * c.extent), rng.uniform(3, 6), look.bare, ROAD)
-    n = int(rng.integers(10, 40))
-    crown = rng.uniform(0.9, 1.6) * c.crown
-    c.trees(rng.uniform(-c.reach, c.reach, (n, 2)), 0.8 * crown, 1.2 * crown)
+    n = int(rng.integers(0, 25))
+    c.trees(rng.uniform(-c.reach, c.reach, (n, 2)), 0.8 * c.crown, 1.4 * c.crown)
 
 
 def river(c: Canvas) -> None:

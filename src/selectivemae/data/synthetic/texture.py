@@ -12,7 +12,7 @@ def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> Field:
     cells = min(max(cells, 2), size)
     grid = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32))
     field = np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC))
-    return field / np.float32(max(float(field.std()), 1e-6))
+    return np.asarray(field / max(float(field.std()), 1e-6), np.float32)
 
 
 def cloudy_noise(rng: np.random.Generator, size: int, cells: int, octaves: int, fall: float) -> Field:
@@ -22,18 +22,19 @@ def cloudy_noise(rng: np.random.Generator, size: int, cells: int, octaves: int, 
         if cells << octave > size:
             break
         field = field + np.float32(fall**octave) * smooth_noise(rng, size, cells << octave)
-    return field / np.float32(max(float(field.std()), 1e-6))
+    return np.asarray(field / max(float(field.std()), 1e-6), np.float32)
 
 
 def crowns(rng: np.random.Generator, size: int, pixels: float, sun: float) -> Field:
     """Tree canopy from above (size, size), about zero mean: crowns of ``pixels`` across, lit from where shadows
     come, with dark gaps between them."""
     height = smooth_noise(rng, size, round(size / max(pixels, 1.5)))
-    height = height + 0.5 * smooth_noise(rng, size, round(1.9 * size / max(pixels, 1.5)))
+    for finer, strength in ((1.9, 0.5), (4.1, 0.22)):
+        height = height + np.float32(strength) * smooth_noise(rng, size, round(finer * size / max(pixels, 1.5)))
     step = max(pixels * 0.3, 1.0)
     shift = (-round(step * np.sin(sun)), -round(step * np.cos(sun)))
     slope = np.roll(height, shift, (0, 1)) - height
-    return -0.5 * slope + 0.6 * np.minimum(height, 0) + 0.25
+    return np.asarray(-0.5 * slope + 0.6 * np.minimum(height, 0) + 0.25, np.float32)
 
 
 def fractal_line(rng: np.random.Generator, points: int, roughness: float) -> NDArray[np.float64]:

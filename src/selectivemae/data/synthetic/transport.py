@@ -3,7 +3,7 @@
 import numpy as np
 
 from selectivemae.data.synthetic.canvas import AEROPLANE, DISC, HULL, RECTANGLE, Array, Canvas, along
-from selectivemae.data.synthetic.rural import open_ground, patch, wander
+from selectivemae.data.synthetic.parts import flat_roofs, houses, open_ground, patch, vehicles, wander
 from selectivemae.data.synthetic.tables import (
     AIRCRAFT,
     BACKGROUND,
@@ -17,7 +17,6 @@ from selectivemae.data.synthetic.tables import (
     WATER,
 )
 from selectivemae.data.synthetic.texture import fractal_line
-from selectivemae.data.synthetic.urban import flat_roofs, houses, in_view, vehicles
 
 WHITE = np.full(3, 214.0)
 
@@ -27,7 +26,7 @@ def traffic(c: Canvas, line: Array, offset: float, spacing: float, trucks: float
     poses = along(line, 15.0, offset, float(c.rng.uniform(0, 15)))
     poses = poses[c.rng.uniform(size=len(poses)) < 15.0 / spacing]
     poses[:, 2] += np.pi * back
-    vehicles(c, in_view(c, poses, 6), ROAD, trucks)
+    vehicles(c, c.in_view(poses, 6), ROAD, trucks)
 
 
 def highway(c: Canvas) -> None:
@@ -106,7 +105,7 @@ def airport(c: Canvas) -> None:
     rng, look = c.rng, c.look
     c.ground(look.grass if rng.uniform() < 0.65 else look.bare, GRASS)
     width = rng.uniform(40, 60)
-    y = rng.uniform(-0.32, -0.12) * c.extent
+    y = rng.uniform(-0.4, -0.2) * c.extent
     runway = np.array([(-c.reach * 1.1, y), (c.reach * 1.1, y)])
     taxi = runway + np.array([0, rng.uniform(0.16, 0.24) * c.extent])
     c.strip(runway, width + 14, look.concrete, PAVED)
@@ -124,7 +123,7 @@ def airport(c: Canvas) -> None:
         c.strip(link, 20, look.asphalt * 1.08, PAVED)
     top = taxi[0, 1] + 18
     depth = rng.uniform(80, 130)
-    left, right = np.sort(rng.uniform(-0.7, 0.7, 2)) * c.extent + (-0.15 * c.extent, 0.15 * c.extent)
+    left, right = (rng.uniform(-0.25, 0.25) + rng.uniform(0.18, 0.4) * np.array([-1, 1])) * c.extent
     apron = np.array([[(left + right) / 2, top + depth / 2, right - left, depth, 0]])
     c.shapes(apron, RECTANGLE, look.concrete, PAVED)
     terminal = np.array([[(left + right) / 2, top + depth + 22, (right - left) * 0.8, 36, 0]])
@@ -135,7 +134,7 @@ def airport(c: Canvas) -> None:
     nose = np.pi / 2 + rng.normal(0, 0.04, len(x)) + rng.normal(0, 0.3)
     parked = np.column_stack([x, np.full(len(x), top + depth - span * 0.7), span * 1.05 + 0 * x, span + 0 * x, nose])
     rolling = np.array([[rng.uniform(-0.4, 0.4) * c.extent, taxi[0, 1], span * 1.05, span, rng.choice([0, np.pi])]])
-    planes(c, in_view(c, np.concatenate([parked, rolling]), 40))
+    planes(c, c.in_view(np.concatenate([parked, rolling]), 40))
 
 
 def planes(c: Canvas, boxes: Array) -> None:
@@ -212,7 +211,7 @@ def harbour(c: Canvas) -> None:
     k = int(rng.integers(2, 6))
     step = 2 * c.reach / k
     sheds = [(-c.reach + (i + 0.5) * step, quay - 0.17 * c.extent, step * 0.6, 0.11 * c.extent, 0.0) for i in range(k)]
-    flat_roofs(c, in_view(c, np.array(sheds), 40), 9)
+    flat_roofs(c, c.in_view(np.array(sheds), 40), 9)
     if rng.uniform() < 0.6:
         n = int(rng.integers(15, 60))
         stack = np.stack([rng.integers(0, 24, n) * 0.05 - 0.6, rng.integers(0, 5, n) * 0.016 - 0.09], 1)
@@ -252,7 +251,7 @@ def harbour(c: Canvas) -> None:
     far = min(quay + reach + length, 0.55 * c.extent)
     size = length * 1.3
     free = np.stack([(np.arange(n) - 0.5) * 2.2 * size, np.full(n, far), np.full(n, size), np.full(n, size * 0.25)], 1)
-    ships(c, in_view(c, np.concatenate([*moored, np.column_stack([free, rng.uniform(-0.3, 0.3, n)])]), 40))
+    ships(c, c.in_view(np.concatenate([*moored, np.column_stack([free, rng.uniform(-0.3, 0.3, n)])]), 40))
 
 
 def _quad(line: Array, width: float) -> Array:

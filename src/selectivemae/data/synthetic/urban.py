@@ -3,85 +3,17 @@
 import numpy as np
 
 from selectivemae.data.synthetic.canvas import DISC, RECTANGLE, Array, Canvas
-from selectivemae.data.synthetic.rural import corners, open_ground, wander
+from selectivemae.data.synthetic.parts import corners, flat_roofs, houses, open_ground, vehicles, wander
 from selectivemae.data.synthetic.tables import (
     BACKGROUND,
     BARE,
     BUILDING,
-    CAR,
     GRASS,
-    HOUSE,
     PAVED,
     PITCH,
     ROAD,
     TANK,
-    TRUCK,
 )
-
-
-def vehicles(c: Canvas, poses: Array, land: int, trucks: float = 0.0) -> None:
-    """Cars and lorries at poses (N, 3) x, y, direction; ``trucks`` is the lorries' share."""
-    if not len(poses):
-        return
-    heavy = c.rng.uniform(size=len(poses)) < trucks
-    for group, kind, length, width in ((poses[~heavy], CAR, 4.6, 1.95), (poses[heavy], TRUCK, 11.5, 2.7)):
-        n = len(group)
-        sides = np.array([length, width]) * c.rng.uniform(0.9, 1.12, (n, 2))
-        boxes = np.column_stack([group[:, :2], sides, group[:, 2]])
-        paint = c.vary(c.look.paint, n, 6)
-        tags = c.shapes(boxes, RECTANGLE, paint, land, 1.5 if kind == CAR else 3.2, kind)
-        glass = boxes.copy()
-        glass[:, 2:4] *= (0.5, 0.84) if kind == CAR else (0.06, 0.9)
-        glass[:, :2] += (
-            np.stack([np.cos(group[:, 2]), np.sin(group[:, 2])], 1) * sides[:, :1] * (0.0 if kind == CAR else 0.3)
-        )
-        c.shapes(glass, RECTANGLE, paint * 0.62, land, tags=tags)
-        if kind == CAR:
-            glass[:, 2] *= 0.6
-            c.shapes(glass, RECTANGLE, paint * 0.98, land, tags=tags)
-
-
-def houses(c: Canvas, boxes: Array, height: float = 6.0) -> None:
-    """Buildings (N, 5) with gable roofs, whose two sides take the sun differently, or flat ones with a parapet."""
-    n = len(boxes)
-    if not n:
-        return
-    colours = c.vary(c.look.roofs, n, 8)
-    tags = c.shapes(boxes, RECTANGLE, colours, BUILDING, height * c.rng.uniform(0.8, 1.2, n), HOUSE)
-    side = np.stack([-np.sin(boxes[:, 4]), np.cos(boxes[:, 4])], 1)
-    lit = np.cos(boxes[:, 4] + np.pi / 2 + c.angle - c.look.sun)  # > 0: the side along +h lies away from the sun
-    for sign in (-1, 1):
-        half = boxes.copy()
-        half[:, :2] += side * boxes[:, 3:4] * (0.25 * sign)
-        half[:, 3] *= 0.5
-        c.shapes(half, RECTANGLE, colours * (1 - 0.24 * sign * lit)[:, None], BUILDING, tags=tags)
-    ridge = boxes.copy()
-    ridge[:, 3] = np.minimum(0.5, 0.05 * boxes[:, 3])
-    c.shapes(ridge, RECTANGLE, colours * 1.15, BUILDING, tags=tags)
-
-
-def flat_roofs(c: Canvas, boxes: Array, height: float) -> None:
-    """Large flat or corrugated roofs (N, 5) with a parapet, machines and skylights."""
-    rng = c.rng
-    n = len(boxes)
-    colours = c.vary(c.look.metal, n, 8)
-    tags = c.shapes(boxes, RECTANGLE, colours * 0.8, BUILDING, height * rng.uniform(0.7, 1.4, n), HOUSE)
-    inner = boxes.copy()
-    inner[:, 2:4] -= 1.6
-    c.shapes(inner, RECTANGLE, colours, BUILDING, tags=tags)
-    for box, colour, tag in zip(boxes, colours, tags, strict=True):
-        k = int(rng.integers(2, 7))
-        u = (
-            rng.uniform(-0.4, 0.4, (k, 2))
-            if rng.uniform() < 0.5
-            else np.stack([np.linspace(-0.4, 0.4, k), np.zeros(k)], 1)
-        )
-        cs, sn = np.cos(box[4]), np.sin(box[4])
-        local = u * box[2:4]
-        xy = box[:2] + local @ np.array([[cs, sn], [-sn, cs]])
-        size = np.full((k, 2), rng.uniform(0.03, 0.06) * box[2:4].min() * np.array([1.0, rng.choice([1.0, 8.0])]))
-        things = np.column_stack([xy, size, np.full(k, box[4])])
-        c.shapes(things, RECTANGLE, colour * rng.choice([0.6, 0.75, 1.2]), BUILDING, tags=[tag] * k)
 
 
 def streets(c: Canvas, block: tuple[float, float], width: float) -> tuple[Array, Array]:
@@ -105,13 +37,10 @@ def housing(c: Canvas, lot: float, house: tuple[float, float], depth: float, tre
     width = rng.uniform(5.5, 9)
     block = (lot * rng.integers(6, 11), depth * 2)
     ys, xs = streets(c, block, width)
-    plots = []
-    for y in ys:
-        for side in (-1, 1):
-            for x0 in np.append(xs - width - block[0], xs[-1:] if len(xs) else []):
-                x = np.arange(x0 + width / 2 + lot * 0.5, x0 + width / 2 + block[0], lot)[: round(block[0] / lot)]
-                plots.append(np.stack([x + width / 2, np.full_like(x, y + side * (width / 2 + depth * 0.42))], 1))
-    xy = in_view(c, np.concatenate(plots) if plots else np.zeros((0, 2)), house[0])
+    x = np.arange(-c.reach, c.reach, lot)
+    x = x[(np.abs(x[:, None] - xs) > (width + house[0]) / 2 + 1).all(1)]
+    y = np.concatenate([ys + side * (width / 2 + depth * 0.42) for side in (-1, 1)])
+    xy = c.in_view(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2), house[0])
     n = len(xy)
     keep = rng.uniform(size=n) > 0.06
     gardens = xy + np.stack([rng.normal(0, 0.2 * lot, n), rng.normal(0, 0.1 * depth, n)], 1)
@@ -124,13 +53,13 @@ def housing(c: Canvas, lot: float, house: tuple[float, float], depth: float, tre
         pools = gardens[rng.uniform(size=n) < 0.08]
         tubs = np.column_stack([pools, np.full((len(pools), 2), (8, 4)), rng.uniform(0, 3, len(pools))])
         c.shapes(tubs, RECTANGLE, np.array([84, 160, 176]), BACKGROUND)
-    crowns_ = gardens[rng.uniform(size=n) < trees] + rng.normal(0, 0.3 * depth, 2)
-    c.trees(crowns_, 3.5, 8)
+    spots = gardens[rng.uniform(size=n) < trees] + rng.normal(0, 0.3 * depth, 2)
+    c.trees(spots, 3.5, 8)
     houses(c, boxes)
     for y in ys:
         x = rng.uniform(-c.reach, c.reach, int(rng.integers(0, 7)))
         side = rng.choice([-1, 1], len(x)) * width * 0.36
-        vehicles(c, in_view(c, np.stack([x, y + side, 0 * x], 1), 3), ROAD)
+        vehicles(c, c.in_view(np.stack([x, y + side, 0 * x], 1), 3), ROAD)
 
 
 def sparse_housing(c: Canvas) -> None:
@@ -160,16 +89,16 @@ def parking(c: Canvas) -> None:
         for row in (0, 1):
             middle = y + depth * (row + 0.5)
             lines = np.column_stack([x - bay / 2, np.full((len(x), 3), (middle, 0.16, depth)), 0 * x])
-            c.shapes(in_view(c, lines, 3), RECTANGLE, white, PAVED)
+            c.shapes(c.in_view(lines, 3), RECTANGLE, white, PAVED)
             taken = x[rng.uniform(size=len(x)) < full]
             heading = np.where(rng.uniform(size=len(taken)) < 0.5, 1, -1) * np.pi / 2
             jitter = rng.normal(0, 0.15, (len(taken), 2))
             poses = np.column_stack([taken + jitter[:, 0], middle + 2 * jitter[:, 1], heading])
-            vehicles(c, in_view(c, poses, 2), PAVED)
+            vehicles(c, c.in_view(poses, 2), PAVED)
         if rng.uniform() < 0.4:
             spots = np.arange(-c.reach, c.reach, rng.uniform(9, 16))
             c.strip(np.array([(-c.reach, y), (c.reach, y)]), 1.6, look.grass, GRASS)
-            c.trees(in_view(c, np.stack([spots, np.full_like(spots, y)], 1), 3), 3, 5)
+            c.trees(c.in_view(np.stack([spots, np.full_like(spots, y)], 1), 3), 3, 5)
 
 
 def industrial(c: Canvas) -> None:
@@ -196,8 +125,8 @@ def industrial(c: Canvas) -> None:
                 np.stack([cx + np.linspace(-0.4, 0.4, k) * block[0], np.full(k, cy + block[1] * 0.45), np.zeros(k)], 1)
             )
     if halls:
-        flat_roofs(c, in_view(c, np.array(halls), 60), rng.uniform(8, 13))
-        vehicles(c, in_view(c, np.concatenate(lorries), 6), PAVED, 0.5)
+        flat_roofs(c, c.in_view(np.array(halls), 60), rng.uniform(8, 13))
+        vehicles(c, c.in_view(np.concatenate(lorries), 6), PAVED, 0.5)
 
 
 def storage_tanks(c: Canvas) -> None:
@@ -218,7 +147,7 @@ def storage_tanks(c: Canvas) -> None:
     bund = np.stack([x, y, np.full(n, pitch * 0.96), np.full(n, pitch * 0.96), 0 * x], 1)
     c.shapes(bund, RECTANGLE, look.bare * 1.08, BARE)
     c.shapes(bund * (1, 1, 0.93, 0.93, 1), RECTANGLE, look.bare * 0.88, BARE)
-    for row in ys:
+    for row in ys[(ys > low[1]) & (ys < high[1])]:
         c.strip(np.array([(low[0], row), (high[0], row)]), pitch * 0.03, look.metal[0], PAVED)
     d = diameter * (rng.choice([1.0, 0.55], n, p=[0.75, 0.25]) if rng.uniform() < 0.5 else rng.uniform(0.9, 1, n))
     boxes = np.stack([x, y, d, d, 0 * x], 1)
@@ -298,13 +227,6 @@ def _oval(length: float, width: float, grow: float) -> Array:
     r = width / 2 + grow
     cap = np.stack([r * np.cos(t) + length / 2, r * np.sin(t)], 1)
     return np.concatenate([cap, -cap])
-
-
-def in_view(c: Canvas, rows: Array, margin: float) -> Array:
-    """Rows (N, >= 2) whose x, y lie in the image or within ``margin`` metres of it."""
-    s, k = np.sin(c.angle), np.cos(c.angle)
-    xy = rows[:, :2] @ np.array([[k, s], [-s, k]])
-    return rows[np.abs(xy).max(1, initial=0) < c.extent / 2 + margin] if len(rows) else rows
 
 
 PAINTERS = {

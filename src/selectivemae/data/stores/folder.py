@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from selectivemae.core.errors import StoreError
-from selectivemae.data.index import Index, IndexBuilder, Record, cached_index
 from selectivemae.data.stores.base import Progress
+from selectivemae.data.stores.index import Index, IndexBuilder, Record, cached_index
 from selectivemae.data.stores.indexed import IndexedStore
 from selectivemae.data.stores.sources import Files, cannot_read, read_at
 

@@ -2,8 +2,8 @@
 
 import hashlib
 
-from selectivemae.data.index import Index, IndexBuilder, cached_index
 from selectivemae.data.stores.base import Progress, Skipped, text
+from selectivemae.data.stores.index import Index, IndexBuilder, cached_index
 from selectivemae.data.stores.sources import Files, Source
 
 

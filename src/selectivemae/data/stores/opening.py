@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 
 from selectivemae.core.errors import StoreError
-from selectivemae.data.index import cache_folder, replacing
 from selectivemae.data.stores import remote
 from selectivemae.data.stores.base import Progress, Store
 from selectivemae.data.stores.folder import FolderStore
-from selectivemae.data.stores.remote import RemoteFile
+from selectivemae.data.stores.index import cache_folder, replacing
+from selectivemae.data.stores.remote import NotThereError, RemoteFile
 from selectivemae.data.stores.shards import MAGIC, ShardStore, index_path
 from selectivemae.data.stores.sources import Files, LocalFile, Parts
 from selectivemae.data.stores.tars import TarStore
@@ -52,12 +52,14 @@ def open_stores(paths: Sequence[str | os.PathLike[str]], progress: Progress | No
     origins = [origin for path in paths for origin in _expand(os.fspath(path))]
     if not origins:
         raise StoreError("no data given; name a folder, an archive or a corpus")
-    names = distinct_names([origin.partition("?")[0] if remote.is_url(origin) else origin for origin in origins])
+    names = distinct_names([_shown(origin) for origin in origins])
     store = _open_all(dict(zip(names, origins, strict=True)), Files(), progress)
     if len(store) == 0:
         reasons = Counter(reason for _, reason in store.skipped)
         passed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "nothing in it"
-        raise StoreError(f"{', '.join(origins)[:500]}: holds no image ({passed}); give a folder or archive of images")
+        raise StoreError(
+            f"{', '.join(map(_shown, origins))[:500]}: holds no image ({passed}); give a folder or archive of images"
+        )
     return store
 
 
@@ -72,20 +74,25 @@ def _open(origin: str, name: str, files: Files, progress: Progress | None) -> St
     is_url = remote.is_url(origin)
     if not is_url and os.path.isdir(origin):
         return _open_folder(origin, name, files, progress)
-    suffix = os.path.splitext(origin.partition("?")[0] if is_url else origin)[1].lower()
+    suffix = os.path.splitext(_shown(origin))[1].lower()
     if suffix in _UNREADABLE:
-        raise StoreError(f"{origin}: cannot be read in place; {_UNREADABLE[suffix]} and give what comes out")
+        raise StoreError(f"{_shown(origin)}: cannot be read in place; {_UNREADABLE[suffix]} and give what comes out")
     if suffix == ".zip":
         return ZipStore(Parts([RemoteFile.at(origin)]) if is_url else open_parts(origin, files), name, files, progress)
     source = RemoteFile.at(origin) if is_url else LocalFile.at(origin, files)
     if suffix != ".tar" and not source.read(0, min(source.size, 512))[257:262] == b"ustar":
-        raise StoreError(f"{origin}: is no archive that can be read; give a folder of images, a zip or a tar")
+        raise StoreError(f"{_shown(origin)}: is no archive that can be read; give a folder of images, a zip or a tar")
     index = _side_index(origin, files)
     return ShardStore(source, index, name) if index is not None else TarStore(source, name, files, progress)
 
 
 def _open_folder(origin: str, name: str, files: Files, progress: Progress | None) -> Store:
-    """A folder of images; of archives, where it has no image: one store each, named by the path inside."""
+    """A corpus, a folder of images, or one of archives (where it has no image): a store each, named by path inside."""
+    if os.path.exists(os.path.join(origin, "corpus.json")):  # pictures beside its shards are of reports
+        shards = sorted(glob("g*/shards/**/*.tar", root_dir=origin, recursive=True))
+        if not shards:
+            raise StoreError(f"{origin}: is a corpus without shards; finish or verify it")
+        return _open_all({f"{name}/{shard}": os.path.join(origin, shard) for shard in shards}, files, progress)
     store = FolderStore(origin, name, files, progress)
     if len(store):
         return store
@@ -106,9 +113,10 @@ def _side_index(origin: str, files: Files) -> LocalFile | None:
         return index if index.read(0, min(8, index.size)) == MAGIC else None  # other tools write .idx files too
     path, question, query = origin.partition("?")
     url = index_path(path) + question + query
-    if not remote.exists(url):
+    try:
+        source = RemoteFile.at(url)
+    except NotThereError:
         return None
-    source = RemoteFile.at(url)
     key = hashlib.blake2b(f"{url}\n{source.stamp}".encode(), digest_size=16).hexdigest()
     place = os.path.join(cache_folder(), key + ".idx")
     if not os.path.exists(place):
@@ -124,6 +132,10 @@ def _side_index(origin: str, files: Files) -> LocalFile | None:
     return LocalFile.at(place, files)
 
 
+def _shown(origin: str) -> str:
+    return remote.without_query(origin) if remote.is_url(origin) else origin
+
+
 def _expand(path: str) -> Iterator[str]:
     """The single files and local folders that a path, URL or pattern stands for."""
     if match := _RANGE.search(path):
@@ -132,7 +144,7 @@ def _expand(path: str) -> Iterator[str]:
             yield from _expand(f"{path[: match.start()]}{number:0{len(first)}d}{path[match.end() :]}")
     elif remote.is_url(path):
         found = remote.expand(path)
-        archives = [url for url in found if url.lower().endswith((".tar", ".zip"))] if found != [path] else found
+        archives = [url for url in found if url == path or remote.is_archive(url)]
         if not archives:
             raise StoreError(f"{path}: holds no tar; only tars, shards and zips can be read over a network")
         yield from archives

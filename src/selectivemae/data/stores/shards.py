@@ -21,8 +21,8 @@ from typing import IO
 import numpy as np
 
 from selectivemae.core.errors import OutputError, StoreError
-from selectivemae.data.index import replacing
 from selectivemae.data.stores.base import Skipped
+from selectivemae.data.stores.index import replacing
 from selectivemae.data.stores.sources import Files, LocalFile, Source
 from selectivemae.data.stores.tardir import BLOCK, members, parse_header
 
@@ -31,9 +31,7 @@ VERSION = 1
 TYPES = ("jpg", "png", "webp")
 _HEADER = struct.Struct("<8s2I2Q16s16x")
 _RECORD = struct.Struct("<QIB3x16s")
-_RECORD_TYPE = np.dtype(
-    {"names": ["offset", "size", "type", "id"], "formats": ["<u8", "<u4", "u1", "S16"], "offsets": [0, 8, 12, 16]}
-)
+_PLACES_TYPE = np.dtype({"names": ["offset", "size"], "formats": ["<u8", "<u4"], "itemsize": _RECORD.size})
 _PLACE = struct.Struct("<I")
 _END = bytes(2 * BLOCK)
 
@@ -73,16 +71,17 @@ def write_shard(path: str | os.PathLike[str], samples: Iterable[Sample]) -> Writ
     dot, or an unknown image type.
     """
     path = os.fspath(path)
-    records, keys = bytearray(), set()
+    records = bytearray()
+    seen: set[str | bytes] = set()
     ids: list[bytes] = []
     places: list[tuple[int, int]] = []
     digest, at = hashlib.sha256(), 0
     try:
         with replacing(path) as file:
             for sample in samples:
-                if "." in sample.key or sample.key in keys or len(sample.id) != 16:
-                    raise ValueError(f"key {sample.key!r} has a dot or is repeated, or its id is not 16 bytes")
-                keys.add(sample.key)
+                if "." in sample.key or len(sample.id) != 16 or not seen.isdisjoint((sample.key, sample.id)):
+                    raise ValueError(f"{sample.key!r} has a dot, an id not of 16 bytes, or key or id are repeated")
+                seen |= {sample.key, sample.id}
                 names = [sample.suffix, *sorted(sample.sides)]
                 for suffix, data in zip(names, [sample.image, *(sample.sides[s] for s in names[1:])], strict=True):
                     header = _tar_header(f"{sample.key}.{suffix}", len(data))
@@ -92,17 +91,13 @@ def write_shard(path: str | os.PathLike[str], samples: Iterable[Sample]) -> Writ
                 records += _RECORD.pack(*places[-1], TYPES.index(sample.suffix), sample.id)
                 ids.append(sample.id)
             at += _append(file, digest, _END)
-        if len(set(ids)) < len(ids):
-            raise ValueError("two samples have the same id")
         order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype="<u4")
         with replacing(index_path(path)) as file:
             file.write(_HEADER.pack(MAGIC, VERSION, _RECORD.size, len(ids), at, digest.digest()[:16]))
             file.write(records)
             file.write(order.tobytes())
     except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
-        ) from error
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space there") from error
     return Written(digest.hexdigest(), at, places)
 
 
@@ -186,7 +181,7 @@ def verify_shard(path: str | os.PathLike[str]) -> None:
         digest = hashlib.file_digest(file, "sha256").digest()
     if digest[:16] != _HEADER.unpack(index.read(0, _HEADER.size))[5]:
         raise StoreError(f"{tar.name}: its SHA-256 differs from the one in {index.name}; fetch both again")
-    records = np.frombuffer(index.read(_HEADER.size, count * _RECORD.size), _RECORD_TYPE)
+    records = np.frombuffer(index.read(_HEADER.size, count * _RECORD.size), _PLACES_TYPE)
     images = [m for m in members(tar) if m.name.rpartition(b".")[2].decode() in TYPES]
     if [(m.offset, m.size) for m in images] != list(zip(records["offset"], records["size"], strict=True)):
         raise StoreError(f"{index.name}: its records are not the images of {tar.name}; fetch both again")

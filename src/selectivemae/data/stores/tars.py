@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
-from selectivemae.data.index import IndexBuilder
 from selectivemae.data.stores.base import judge_name
+from selectivemae.data.stores.index import IndexBuilder
 from selectivemae.data.stores.indexed import ArchiveStore
 from selectivemae.data.stores.remote import RemoteFile
 from selectivemae.data.stores.tardir import Member, members

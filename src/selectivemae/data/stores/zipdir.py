@@ -58,17 +58,13 @@ def find_end(source: Parts) -> End:
     """The end record of an archive (with its ZIP64 part); StoreError when there is none."""
     span = min(source.size, _END.size + _FULL16)
     tail = source.read(source.size - span, span)
-    at = len(tail)
-    while (at := tail.rfind(b"PK\5\6", 0, at + 3)) >= 0:
-        if at + _END.size <= len(tail):
-            fields = _END.unpack_from(tail, at)
-            if at + _END.size + fields[7] <= len(tail):
-                break
-    else:
+    at = _find_signature(tail)
+    if at < 0:
         raise StoreError(
             f"{source.name}: has no end of central directory, so it is truncated or no zip; fetch it again "
             "(of a multi-part archive, the last part)"
         )
+    fields = _END.unpack_from(tail, at)
     _, this_disk, disk, _, entries, size, offset, _ = fields
     end_at = source.size - span + at
     if at < _END64_LOCATOR.size:
@@ -85,6 +81,17 @@ def find_end(source: Parts) -> End:
     if magic != b"PK\6\6":
         raise StoreError(f"{source.name}: its ZIP64 end record is not where the archive says; fetch it again")
     return End(disk_cd, at64, size64, entries64, max(this64, disks - 1), where)
+
+
+def _find_signature(tail: bytes) -> int:
+    """Where the end record begins: the last one whose comment reaches the end, else fits; -1 if there is none."""
+    fits, at = -1, len(tail) - _END.size + 4
+    while (at := tail.rfind(b"PK\5\6", 0, at + 3)) >= 0:
+        after = len(tail) - at - _END.size - _END.unpack_from(tail, at)[7] if at + _END.size <= len(tail) else -1
+        if after == 0:
+            return at
+        fits = at if fits < 0 <= after else fits
+    return fits
 
 
 def entries(source: Parts, end: End) -> Iterator[Entry]:
@@ -161,9 +168,9 @@ def _unicode_path(raw: bytes, extra: bytes) -> bytes:
 
 def data_start(header: bytes) -> int:
     """Where a member's data begin, from the start of its local header; ValueError when it is none."""
-    fields = _LOCAL.unpack_from(header)
-    if fields[0] != b"PK\3\4":
+    if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
         raise ValueError("no member begins there")
+    fields = _LOCAL.unpack_from(header)
     return _LOCAL.size + fields[9] + fields[10]
 
 

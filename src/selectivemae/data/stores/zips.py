@@ -5,11 +5,11 @@ import re
 import zlib
 
 from selectivemae.core.errors import StoreError
-from selectivemae.data.index import IndexBuilder
 from selectivemae.data.stores import zipdir
 from selectivemae.data.stores.base import Progress, text
+from selectivemae.data.stores.index import IndexBuilder
 from selectivemae.data.stores.indexed import ArchiveStore
-from selectivemae.data.stores.sources import Files, LocalFile, Parts, Source
+from selectivemae.data.stores.sources import Files, LocalFile, Parts, Source, cannot_read
 
 _BOMB_SIZE, _BOMB_RATIO = 1 << 30, 200
 _SLACK = 64  # local headers have at most a few extra fields more than the directory: one read for header and data
@@ -75,8 +75,8 @@ def open_parts(path: str, files: Files) -> Parts:
 
     ``path`` is ``X.zip``, whether that is there or only ``X.zip.001`` and its fellows.
     """
-    if not os.path.exists(path) and os.path.exists(f"{path}.001"):
-        return _byte_parts(path, files)
+    if not os.path.exists(path) and (pieces := _byte_parts(path, files)):
+        return Parts(pieces)
     last = LocalFile.at(path, files)
     end = zipdir.find_end(Parts([last]))
     stem, suffix = os.path.splitext(path)
@@ -92,11 +92,14 @@ def open_parts(path: str, files: Files) -> Parts:
     return Parts([*parts, last])
 
 
-def _byte_parts(stem: str, files: Files) -> Parts:
+def _byte_parts(stem: str, files: Files) -> list[LocalFile]:
     numbered = re.compile(re.escape(os.path.basename(stem)) + r"\.(\d{3,})")
-    folder = os.path.dirname(os.path.abspath(stem))
-    found = sorted(int(match[1]) for name in os.listdir(folder) if (match := numbered.fullmatch(name)))
+    try:
+        beside = os.listdir(os.path.dirname(stem))
+    except OSError as error:
+        raise cannot_read(stem, error) from error
+    found = sorted(int(match[1]) for name in beside if (match := numbered.fullmatch(name)))
     for number, there in enumerate(found, start=1):
         if number != there:
             raise StoreError(f"{stem}: part {number}, {os.path.basename(stem)}.{number:03d}, is missing; fetch it")
-    return Parts([LocalFile.at(f"{stem}.{number:03d}", files) for number in found])
+    return [LocalFile.at(f"{stem}.{number:03d}", files) for number in found]

@@ -85,7 +85,7 @@ class Index:
         if len(header) < _HEADER.size:
             return None
         magic, count, names_size, tail_size, built_ns, stamp, fingerprint = _HEADER.unpack(header)
-        if magic != MAGIC or length != _HEADER.size + count * _RECORD.size + names_size + tail_size:
+        if magic != MAGIC or not tail_size or length != _HEADER.size + count * _RECORD.size + names_size + tail_size:
             return None
         return cls(path, count, names_size, tail_size, built_ns, stamp.hex(), fingerprint.hex(), files)
 

@@ -1,5 +1,7 @@
 """Crops and turns: torchvision's distribution, Pillow's pixels, and independence of the company a sample is in."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,17 @@ from PIL import Image
 from scipy.stats import ks_2samp
 
 from selectivemae.core.errors import ConfigError
-from selectivemae.data.augment import CentreCrop, RandomCrop, augmentation, centre_box, crop_box, resample, turn
+from selectivemae.data.augment import (
+    CentreCrop,
+    RandomCrop,
+    augmentation,
+    centre_box,
+    crop_box,
+    resample,
+    shrink_factor,
+    turn,
+)
+from selectivemae.data.decode import decode
 
 KEYS = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 4000)
 
@@ -101,6 +113,28 @@ def test_pixels_are_pillows(shared_data, name: str) -> None:
             theirs = picture.crop((x, y, x + w, y + h)).resize((224, 224), Image.Resampling.BICUBIC)
             ours = resample(pixels, box, 224).permute(1, 2, 0).numpy()
             assert psnr(ours, np.asarray(theirs)) >= 50
+
+
+def test_decoding_at_part_of_the_size_stays_close(shared_data) -> None:
+    """The figure stated for ``dct_scaling``: the same crop from a JPEG decoded at half or a quarter of its size."""
+    figures = []
+    for name in ("harbour_city_2560.jpg", "coast_2560x1700.jpg", "tundra_coast_1800x2560.jpg"):
+        file = io.BytesIO()
+        with Image.open(shared_data / "big_scenes" / name) as image:
+            image.convert("RGB").crop((100, 100, 1124, 1124)).save(file, "JPEG", quality=90)
+        whole = decode(file.getvalue())
+        for box in crop_box(KEYS[:6], 1024, 1024):
+            shrink = shrink_factor(box, 224)
+            part = box // shrink
+            small = resample(decode(file.getvalue(), shrink=shrink), part, 224)
+            figures.append(psnr(small.numpy(), resample(whole, part * shrink, 224).numpy()))
+    assert min(figures) > 30
+    assert np.median(figures) > 40
+
+
+def test_shrinking_never_goes_below_the_size() -> None:
+    boxes = [[0, 0, 447, 900], [0, 0, 448, 900], [5, 5, 896, 896], [0, 0, 4000, 4000], [0, 0, 10, 10]]
+    assert [shrink_factor(np.array(box), 224) for box in boxes] == [1, 2, 4, 8, 1]
 
 
 def test_centre_box() -> None:

@@ -212,6 +212,20 @@ def test_every_cut_of_a_file_is_noticed(file: bytes) -> None:
             decode(file[:length])
 
 
+@pytest.mark.parametrize("size", [(64, 48), (65, 47), (33, 99)])
+def test_shrunken_jpegs_are_rounded_up(size: tuple[int, int]) -> None:
+    data = encode(np.asarray(Image.fromarray(PICTURE).resize(size)), "JPEG")
+    for shrink in (1, 2, 4, 8):
+        assert decode(data, shrink=shrink).shape == (-(-size[1] // shrink), -(-size[0] // shrink), 3)
+
+
+def test_a_buffer_changes_nothing() -> None:
+    buffer = np.empty(3 * 64 * 48 + 100, np.uint8)
+    for file in FILES:
+        assert (decode(file, buffer=buffer) == decode(file)).all()
+        assert (decode(file, 1, buffer=buffer) == decode(file, 1)).all()
+
+
 def test_channels() -> None:
     four = RNG.integers(0, 256, (5, 6, 4), dtype=np.uint8)
     assert (fit_channels(four, 3) == four[..., :3]).all()

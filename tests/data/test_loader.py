@@ -4,6 +4,8 @@ import io
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -37,6 +39,7 @@ class MemoryStore:
     odd: dict[int, bytes] = field(default_factory=dict)
     fatal: dict[int, str] = field(default_factory=dict)
     fingerprint: str = "test"
+    skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return self.n
@@ -220,3 +223,60 @@ def test_settings_that_do_not_fit() -> None:
     with pytest.raises(DataError, match="no samples"):
         Loader(MemoryStore(0), 4, 16, 0)
     assert auto_workers() >= 1
+
+
+SCRIPT = """
+import itertools, os, signal, sys, time
+sys.path.insert(0, {folder!r})
+from test_loader import Loader, MemoryStore, Position
+
+if __name__ == "__main__":
+    loader = Loader(MemoryStore(64), 8, 16, 0, workers=2)
+    for step, _ in enumerate(loader.batches(Position())):
+        if step == 1:
+            print(*(process.pid for process in loader._source._processes), flush=True)
+        time.sleep(0.05)
+"""
+
+
+def start(tmp_path: Path) -> tuple[subprocess.Popen[str], list[int]]:
+    """A process of its own group that loads for ever, and the pids of its two workers."""
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT.format(folder=str(Path(__file__).parent)))
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    return process, [int(word) for word in process.stdout.readline().split()]
+
+
+def all_gone(pids: list[int], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.fault
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks for processes in /proc")
+def test_ctrl_c_leaves_one_traceback_and_no_process(tmp_path: Path) -> None:
+    process, workers = start(tmp_path)
+    assert len(workers) == 2
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1
+    assert all_gone(workers, 1)
+
+
+@pytest.mark.fault
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks for processes in /proc")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    process, workers = start(tmp_path)
+    assert len(workers) == 2
+    process.kill()
+    _, errors = process.communicate(timeout=20)
+    assert all_gone(workers, 10)
+    assert "Traceback" not in errors

@@ -88,7 +88,7 @@ def crop_box(
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = np.exp(low + (high - low) * uniform(attempts, _RATIO))
     w, h = np.rint(np.sqrt(area * aspect)).astype(np.int64), np.rint(np.sqrt(area / aspect)).astype(np.int64)
-    fits: NDArray[np.bool_] = (w > 0) & (h > 0) & (w <= W) & (h <= H)
+    fits = np.logical_and.reduce([w > 0, h > 0, w <= W, h <= H])
     rows, first = np.arange(len(key)), fits.argmax(axis=1)
     chosen, w, h = attempts[rows, first], w[rows, first], h[rows, first]
     x = (uniform(chosen, _LEFT) * (width - w + 1)).astype(np.int64)
@@ -107,6 +107,11 @@ def centre_box(width: Int64 | int, height: Int64 | int) -> Int64:
     width, height = np.broadcast_arrays(np.atleast_1d(width), np.atleast_1d(height))
     side = np.minimum(width, height)
     return np.stack([(width - side) // 2, (height - side) // 2, side, side], axis=1)
+
+
+def shrink_factor(box: Int64, size: int) -> int:
+    """The largest of 1, 2, 4, 8 by which an image can shrink so that the box is still at least ``size`` px a side."""
+    return max(factor for factor in (1, 2, 4, 8) if factor == 1 or min(box[2], box[3]) >= factor * size)
 
 
 def resample(pixels: NDArray[np.uint8], box: Int64, size: int, turn: int = 0) -> Tensor:

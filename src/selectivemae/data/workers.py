@@ -20,7 +20,7 @@ from collections import deque
 from dataclasses import dataclass
 from multiprocessing import connection, reduction, util
 from multiprocessing.synchronize import Lock, Semaphore
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -29,8 +29,9 @@ from torch import Tensor
 
 from selectivemae.core.errors import DecodeError, StoreError, TrainingError
 from selectivemae.core.order import Int64
-from selectivemae.data.augment import Augment, resample
-from selectivemae.data.decode import decode, header, judge, judge_size
+from selectivemae.data.augment import Augment, resample, shrink_factor
+from selectivemae.data.decode import decode, header, judge_content, judge_size
+from selectivemae.data.stores.base import Store
 
 Reasons = NDArray[np.bytes_]
 """(B,) of at most 24 ASCII bytes: why a sample is unusable, empty where it is fine."""
@@ -41,30 +42,19 @@ _STOP, _NEXT = 0, 1  # places in the control words; from _HELD on, one word a wo
 _HELD = 2
 
 
-class Store(Protocol):
-    """What is read from: the raw bytes of files by number. It is pickled to every worker."""
-
-    fingerprint: str
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> bytes:
-        """Bytes of a sample; raises StoreError."""
-        ...
-
-    def id(self, index: int) -> str:
-        """The sample's lasting name."""
-        ...
-
-
 @dataclass(frozen=True)
 class Task:
-    """How samples become pixels: the same in every process."""
+    """How samples become pixels: the same in every process.
+
+    With ``dct_scaling`` a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where its crop stays larger than the image
+    wanted; the crop then begins and ends on multiples of 2, 4 or 8 pixels.
+    """
 
     store: Store
     image_size: int
     channels: int
     augment: Augment
+    dct_scaling: bool = False
 
     def fill(self, index: Int64, key: Int64, images: NDArray[np.uint8], reasons: Reasons) -> None:
         """Write the samples ``index`` (n,) with noise keys ``key`` (n,) into ``images`` (n, S, S, C).
@@ -73,32 +63,32 @@ class Task:
         """
         files: list[bytes] = []
         sizes = np.ones((len(index), 2), np.int64)
+        may_shrink = np.zeros(len(index), bool)
         for place, number in enumerate(index):
             data, reasons[place] = b"", b""
             try:
                 data = self.store[int(number)]
-                width, height, _ = header(data)
-                sizes[place] = width, height
+                width, height, kind = header(data)
+                sizes[place], may_shrink[place] = (width, height), self.dct_scaling and kind == "jpeg"
                 reasons[place] = (judge_size(width, height) or "").encode()
             except (DecodeError, StoreError) as error:
                 reasons[place] = getattr(error, "reason", "unreadable").encode()
             files.append(data)
         boxes, turns = self.augment(key, sizes[:, 0], sizes[:, 1])
+        buffer = np.empty(3 * int(sizes.prod(axis=1).max()), np.uint8)  # one for all: its pages are taken once
         for place, data in enumerate(files):
             if not reasons[place]:
-                reasons[place] = self._fill_one(data, boxes[place], int(turns[place]), images[place])
+                shrink = shrink_factor(boxes[place], self.image_size) if may_shrink[place] else 1
+                try:
+                    pixels = decode(data, self.channels, buffer=buffer, shrink=shrink)
+                    reasons[place] = (judge_content(pixels) or "").encode()
+                except DecodeError as error:
+                    reasons[place] = error.reason.encode()
+                else:
+                    image = resample(pixels, boxes[place] // shrink, self.image_size, int(turns[place]))
+                    torch.from_numpy(images[place]).copy_(image.permute(1, 2, 0))
             if reasons[place]:
                 images[place] = 0
-
-    def _fill_one(self, data: bytes, box: Int64, turn: int, image: NDArray[np.uint8]) -> bytes:
-        try:
-            pixels = decode(data, self.channels)
-        except DecodeError as error:
-            return error.reason.encode()
-        if reason := judge(pixels):
-            return reason.encode()
-        torch.from_numpy(image).copy_(resample(pixels, box, self.image_size, turn).permute(1, 2, 0))
-        return b""
 
 
 class Inline:

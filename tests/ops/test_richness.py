@@ -9,7 +9,7 @@ from selectivemae.ops.richness import BINS, GREY_LEVELS, _cell_sums, _votes, ent
 
 def slow_hog(image: np.ndarray, patch: int) -> np.ndarray:
     """(C, H, W) whole numbers of 1/255 to (L,): loops over pixels, arctan2 for the orientation."""
-    c, h, w = image.shape
+    _, h, w = image.shape
     p = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="reflect")
     sx = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
     cell = 8 if patch % 8 == 0 else patch // 2

@@ -33,7 +33,7 @@ def pretrain(
     set_up_logging(quiet, verbose)
     given = settings.given() if settings else {}
     from selectivemae.pretrain.run import pretrain as run
-    from selectivemae.pretrain.run import saved_settings
+    from selectivemae.pretrain.settle import saved_settings
 
     saved: dict = {}
     out = given.get("out")

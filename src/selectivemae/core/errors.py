@@ -51,7 +51,7 @@ class TrainingError(UserError):
     """Training cannot go on: repeated non-finite losses, a dead worker."""
 
 
-class Interrupted(UserError):
+class Interrupted(UserError):  # noqa: N818 (it is no error)
     """A signal asked the work to stop; its state is saved."""
 
     def __init__(self, message: str, exit_code: int) -> None:

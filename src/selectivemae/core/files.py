@@ -119,14 +119,18 @@ def prepare_output(out: Path, *, resume: bool, overwrite: bool, marker: str) -> 
     content = [f for f in out.iterdir() if f.name != ".lock"] if out.is_dir() else []
     if content and overwrite:
         if not (out / marker).is_file():
-            raise OutputError(f"{out} holds files but no {marker}, so it is no run of ours: --overwrite leaves it alone")
+            raise OutputError(
+                f"{out} holds files but no {marker}, so it is no run of ours: --overwrite leaves it alone"
+            )
         for f in content:
             if f.is_dir() and not f.is_symlink():
                 shutil.rmtree(f)
             else:
                 f.unlink()
     elif content and not resume:
-        raise OutputError(f"{out} is not empty: continue it with --resume, replace it with --overwrite, or name another")
+        raise OutputError(
+            f"{out} is not empty: continue it with --resume, replace it with --overwrite, or name another"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / f".probe.{uuid.uuid4().hex[:8]}.tmp"

@@ -1,13 +1,13 @@
 """Checkpoints: whole or not at all, checksummed, the last few kept.
 
-    checkpoints/
-      step-00001234/
-        model.safetensors       weights, under the names that others read
-        optimizer.safetensors   exp_avg.NAME, exp_avg_sq.NAME, step.NAME
-        stream.safetensors      losses of pruning (only where there is pruning)
-        state.json              step, epoch, consumed, samples, ledger, hooks, identity of the run
-        SHA256SUMS
-      latest                    name of the newest whole checkpoint
+checkpoints/
+  step-00001234/
+    model.safetensors       weights, under the names that others read
+    optimizer.safetensors   exp_avg.NAME, exp_avg_sq.NAME, step.NAME
+    stream.safetensors      losses of pruning (only where there is pruning)
+    state.json              step, epoch, consumed, samples, ledger, hooks, identity of the run
+    SHA256SUMS
+  latest                    name of the newest whole checkpoint
 """
 
 import json
@@ -38,7 +38,7 @@ class Checkpoint:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> Tensors:
     """An optimizer's state as named tensors: ``exp_avg.NAME``, ``exp_avg_sq.NAME``, ``step.NAME``."""
-    names = {p: n for n, p in model.named_parameters()}
+    names: dict[Tensor, str] = {p: n for n, p in model.named_parameters()}
     return {
         f"{kind}.{names[parameter]}": value.detach().cpu().contiguous()
         for parameter, state in optimizer.state.items()
@@ -63,7 +63,9 @@ def save_checkpoint(
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f"step-{step:08d}"
     with atomic_folder(folder) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in model.items()}, temporary / "model.safetensors", metadata)
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in model.items()}, temporary / "model.safetensors", metadata
+        )
         save_file(optimizer, temporary / "optimizer.safetensors")
         if stream:
             save_file(stream, temporary / "stream.safetensors")

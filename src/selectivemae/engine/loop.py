@@ -1,6 +1,6 @@
 """The training loop: batches in, steps out, hooks beside.
 
-    for batch, position in stream:  rate -> step (in micro-batches) -> clip -> optimizer -> hooks
+for batch, position in stream:  rate -> step (in micro-batches) -> clip -> optimizer -> hooks
 """
 
 import time

@@ -20,7 +20,10 @@ class StepOutput:
 class Objective(Protocol):
     """What the engine trains: pre-training and every task give it one."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """The module that is trained."""
+        ...
 
     def parameter_groups(self) -> list[dict]:
         """Groups for the optimizer; each may carry ``lr_scale`` and ``weight_decay``."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from selectivemae.models.masked import MaskedAutoencoder, MaskedConfig, vit_block
-from selectivemae.ops.phases import phase_at
 from selectivemae.ops.patches import take
+from selectivemae.ops.phases import phase_at
 from selectivemae.ops.selection import draw_visible
 
 
@@ -24,6 +24,11 @@ class MAE(MaskedAutoencoder):
         self.decoder_blocks = nn.ModuleList(
             vit_block(arch.decoder_width, arch.decoder_heads) for _ in range(config.decoder_depth)
         )
+
+    @property
+    def longest_sequence(self) -> int:
+        """The decoder sees all places."""
+        return 1 + self.number.patches
 
     def phase(self, progress: float, device: torch.device | str) -> Tensor:
         """Random throughout."""
@@ -46,7 +51,7 @@ class MAE(MaskedAutoencoder):
         x = self.decoder_embed(latent)
         places = self.mask_token.to(x.dtype).repeat(len(x), self.number.patches, 1)
         places = places.scatter(1, visible.unsqueeze(-1).expand(-1, -1, x.shape[-1]), x[:, 1:])
-        x = torch.cat([x[:, :1], places], dim=1) + self.decoder_pos_embed
+        x = torch.cat([x[:, :1], places], dim=1) + self.decoder_pos_embed  # pyright: ignore[reportOperatorIssue]
         for block in self.decoder_blocks:
             x = block(x)
         return self.decoder_pred(self.decoder_norm(take(x[:, 1:], targets)))

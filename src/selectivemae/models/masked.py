@@ -45,7 +45,7 @@ def vit_block(width: int, heads: int) -> "Block":
     ensure_torchvision()
     from timm.models.vision_transformer import Block
 
-    return Block(width, heads, mlp_ratio=4, qkv_bias=True, norm_layer=LayerNorm)
+    return Block(width, heads, mlp_ratio=4, qkv_bias=True, norm_layer=LayerNorm)  # pyright: ignore[reportArgumentType]
 
 
 class PatchProjection(nn.Module):
@@ -126,6 +126,11 @@ class MaskedAutoencoder(nn.Module, ABC):
         if ids is None:
             return self.patch_embed(patches) + positions
         return self.patch_embed(take(patches, ids)) + positions[0][ids]
+
+    @property
+    def longest_sequence(self) -> int:
+        """The most tokens that any attention of a training step looks at."""
+        return 1 + self.number.visible
 
     @property
     def positions(self) -> Tensor:

@@ -64,8 +64,8 @@ class CrossBlock(nn.Module):
     def __init__(self, width: int, latent_width: int, heads: int, self_attention: bool) -> None:
         super().__init__()
         ensure_torchvision()
-        from timm.layers import Mlp
-        from timm.models.vision_transformer import Attention
+        from timm.layers.attention import Attention
+        from timm.layers.mlp import Mlp
 
         if self_attention:
             self.norm0 = LayerNorm(width)

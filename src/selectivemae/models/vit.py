@@ -98,5 +98,3 @@ def build_encoder(
 def timm_name(arch: Architecture) -> str:
     """The name of the stock timm model with the same weights' shapes, for files that others load."""
     return f"{arch.name}_224"
-
-

@@ -1,6 +1,7 @@
 """The curriculum of expansion: which tokens join the seeds, over training progress (method.md, section 3)."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ def phase_at(progress: float, order: str, boundaries: tuple[float, ...] | None =
     """
     modes = ORDERS[order]
     bounds = BOUNDARIES[len(modes)] if boundaries is None else boundaries
-    for i, (old, new) in enumerate(zip(modes, modes[1:], strict=False)):
+    for i, (old, new) in enumerate(pairwise(modes)):
         begin, end = bounds[2 * i], bounds[2 * i + 1]
         if progress < begin:
             return Phase(old, old, 1.0)

@@ -18,7 +18,9 @@ GREY_LEVELS = 32
 def _cell_sums(x: Tensor, side: int) -> Tensor:
     """Sums (..., H, W) over squares of ``side`` pixels: (..., H/side, W/side)."""
     h, w = x.shape[-2:]
-    return x.reshape(*x.shape[:-2], h // side, side, w).sum(-2).reshape(*x.shape[:-2], h // side, w // side, side).sum(-1)
+    return (
+        x.reshape(*x.shape[:-2], h // side, side, w).sum(-2).reshape(*x.shape[:-2], h // side, w // side, side).sum(-1)
+    )
 
 
 def _gradients(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

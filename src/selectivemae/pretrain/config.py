@@ -86,17 +86,12 @@ class PretrainConfig(Settings):
         if len(lengths) > 1:
             raise ValueError(f"give one of {', '.join('--' + n.replace('_', '-') for n in lengths)}, not several")
         if self.minutes is not None and self.warmup_epochs is not None:
-            raise ValueError("--warmup-epochs needs --epochs or --samples-seen: with --minutes warm-up is 5 % of the time")
+            raise ValueError(
+                "--warmup-epochs needs --epochs or --samples-seen: with --minutes warm-up is 5 % of the time"
+            )
         if isinstance(self.workers, int) and self.workers < 0:
             raise ValueError("--workers must be 0 or more, or auto")
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"--crop-scale must be two ascending shares of the area, got {low} {high}")
         return self
-
-
-# What a run cannot change when it is resumed: its weights or its sample order would no longer be the same run.
-IDENTITY = (
-    "model", "method", "image_size", "patch_size", "channels", "decoder_depth", "self_attention", "norm_pix",
-    "mask_ratio", "reconstruction_ratio", "batch_size", "seed",
-)  # fmt: skip

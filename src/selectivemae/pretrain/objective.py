@@ -2,6 +2,7 @@
 
 from selectivemae.data.batch import Batch
 from selectivemae.engine.optim import decay_groups
+from selectivemae.engine.precision import attention_kernel
 from selectivemae.engine.state import StepOutput
 from selectivemae.models.masked import MaskedAutoencoder
 
@@ -10,8 +11,13 @@ class PretrainObjective:
     """Normalise on the device, select, encode, reconstruct, compare."""
 
     def __init__(self, model: MaskedAutoencoder, weight_decay: float) -> None:
-        self.model = model
+        self._model = model
         self.weight_decay = weight_decay
+
+    @property
+    def model(self) -> MaskedAutoencoder:
+        """The masked autoencoder."""
+        return self._model
 
     def parameter_groups(self) -> list[dict]:
         """Weight decay on matrices only."""
@@ -21,4 +27,5 @@ class PretrainObjective:
         """Loss of each image (B,) fp32."""
         model = self.model
         images = model.normalise(batch.images)
-        return StepOutput(model(images, batch.key, model.phase(progress, images.device)))
+        with attention_kernel(model.longest_sequence, images.device):
+            return StepOutput(model(images, batch.key, model.phase(progress, images.device)))

@@ -6,6 +6,8 @@ from selectivemae.core.records import Metrics
 from selectivemae.engine.state import BaseHook, RunState
 from selectivemae.models.masked import MaskedAutoencoder
 
+Probe = Callable[[MaskedAutoencoder], dict[str, float]]
+
 
 class ProbeHook(BaseHook):
     """Calls a probe every ``every`` epochs and at the end, and writes its figures as a "probe" line."""
@@ -13,7 +15,11 @@ class ProbeHook(BaseHook):
     name = "probe"
 
     def __init__(
-        self, probe: Callable[[MaskedAutoencoder], dict[str, float]], model: MaskedAutoencoder, metrics: Metrics, every: int
+        self,
+        probe: Callable[[MaskedAutoencoder], dict[str, float]],
+        model: MaskedAutoencoder,
+        metrics: Metrics,
+        every: int,
     ) -> None:
         self.probe, self.model, self.metrics, self.every = probe, model, metrics, every
         self._done = 0

@@ -1,27 +1,27 @@
 """The assembly of a pre-training run: settings -> store, model, loader, optimizer, hooks -> engine.
 
-    RUN/
-      config.yaml            everything settled, and what made it
-      metrics.jsonl          one JSON object a line
-      log.txt
-      checkpoints/           see engine.checkpoint
-      encoder.safetensors    timm key names
-      quarantine.csv         samples that could not be used
+RUN/
+  config.yaml            everything settled, and what made it
+  metrics.jsonl          one JSON object a line
+  log.txt
+  checkpoints/           see engine.checkpoint
+  encoder.safetensors    timm key names
+  quarantine.csv         samples that could not be used
 """
 
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from selectivemae.core.config import read_yaml, write_settled
-from selectivemae.core.errors import CheckpointError, ConfigError
+from selectivemae.core.config import write_settled
+from selectivemae.core.errors import CheckpointError
 from selectivemae.core.files import locked, prepare_output
 from selectivemae.core.progress import ProgressLine
 from selectivemae.core.records import Metrics, Quarantine
@@ -35,20 +35,28 @@ from selectivemae.engine.hooks.guard import GuardHook
 from selectivemae.engine.hooks.progress import ProgressHook
 from selectivemae.engine.hooks.records import RecordHook
 from selectivemae.engine.loop import FitConfig, fit
-from selectivemae.engine.optim import Budget, Schedule, adamw
+from selectivemae.engine.optim import adamw
 from selectivemae.engine.precision import choose_device, resolve_precision
-from selectivemae.engine.state import Hook, RunState
-from selectivemae.models.create import METHOD_DEFAULTS, create_model
+from selectivemae.engine.state import BaseHook, RunState
+from selectivemae.models.create import create_model
 from selectivemae.models.masked import MaskedAutoencoder
 from selectivemae.ops.phases import phase_at
-from selectivemae.pretrain.config import IDENTITY, PretrainConfig
+from selectivemae.pretrain.config import PretrainConfig
 from selectivemae.pretrain.objective import PretrainObjective
-from selectivemae.pretrain.probe_hook import ProbeHook
-from selectivemae.weights.pretraining import pretraining_metadata, save_encoder
+from selectivemae.pretrain.probe_hook import Probe, ProbeHook
+from selectivemae.pretrain.settle import (
+    CONFIG,
+    budget_of,
+    check_same_data,
+    check_same_run,
+    identity,
+    model_arguments,
+    schedule_of,
+    settle,
+)
+from selectivemae.weights.pretraining import begin_from, pretraining_metadata, save_encoder
 
 log = logging.getLogger("selectivemae")
-
-CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -64,224 +72,181 @@ class RunResult:
     quarantined: int
 
 
-def saved_settings(out: Path) -> dict[str, Any]:
-    """The settled settings of a run folder, for a resume; empty where there is none."""
-    return read_yaml(out / CONFIG) if (out / CONFIG).is_file() else {}
-
-
-def settle(config: PretrainConfig) -> PretrainConfig:
-    """Fill in what the method decides, and check what only together makes sense."""
-    if not config.data:
-        raise ConfigError("no data given: --data FOLDER (or archive) with images")
-    if config.out is None:
-        raise ConfigError("no output folder given: --out RUN")
-    mask, rebuild, depth = METHOD_DEFAULTS[config.method]
-    filled: dict[str, Any] = {
-        "mask_ratio": config.mask_ratio or mask,
-        "reconstruction_ratio": config.reconstruction_ratio or rebuild,
-        "decoder_depth": config.decoder_depth or depth,
-    }
-    if config.epochs is None and config.samples_seen is None and config.minutes is None:
-        filled["epochs"] = 100.0
-    return PretrainConfig.build(config.settled(), filled)
-
-
-def model_arguments(config: PretrainConfig) -> dict[str, Any]:
-    """The arguments of ``create_model`` for a settled configuration (plain data)."""
-    return {
-        "name": config.model,
-        "method": config.method,
-        "image_size": config.image_size,
-        "in_chans": config.channels,
-        "patch_size": config.patch_size,
-        "richness": config.richness,
-        "target_richness": config.target_richness,
-        "richness_mode": config.richness_mode,
-        "temperature": config.temperature,
-        "order": config.order,
-        "boundaries": config.phase_boundaries,
-        "mask_ratio": config.mask_ratio,
-        "reconstruction_ratio": config.reconstruction_ratio,
-        "decoder_depth": config.decoder_depth,
-        "self_attention": config.self_attention,
-        "norm_pix": config.norm_pix,
-        "seed": config.seed,
-    }
-
-
-def schedule_of(config: PretrainConfig, model: MaskedAutoencoder, count: int) -> Schedule:
-    """The learning-rate schedule of a settled configuration over ``count`` samples an epoch (method.md, section 4)."""
-    lr = config.lr
-    if lr is None:
-        lr = config.base_lr * config.batch_size / 256
-        if config.lr_scale_by_tokens:
-            number = model.number
-            lr *= number.targets / (number.patches - number.visible)
-    warmup = 0.05
-    if config.warmup_epochs is not None:
-        total = budget_of(config).total_epochs(count)
-        assert total is not None  # --minutes takes no --warmup-epochs
-        warmup = min(config.warmup_epochs / total, 1.0)
-    return Schedule(lr, config.min_lr, warmup)
-
-
-def budget_of(config: PretrainConfig) -> Budget:
-    """The length of a settled configuration."""
-    return Budget(config.epochs, config.samples_seen, config.minutes)
-
-
 def pretrain(
     config: PretrainConfig,
     *,
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
-    probe: Callable[[MaskedAutoencoder], dict[str, float]] | None = None,
+    probe: Probe | None = None,
     command: str = "",
 ) -> RunResult:
     """Pre-train as ``config`` says and leave a run folder behind; the command ``pretrain`` is this call.
 
     ``resume`` continues the folder's run exactly (or begins it, when there is none yet); ``probe`` is called with the
-    model every ``probe_every`` epochs. Raises UserError subclasses for everything a user can mend; Interrupted after a
-    signal, with the state saved.
+    model every ``probe_every`` epochs. Raises UserError subclasses for everything that a user can mend; Interrupted
+    after a signal, with the state saved.
     """
     config = settle(config)
     out = config.out
     assert out is not None
+    device = choose_device(config.device)
     model = create_model(**model_arguments(config))
     store = open_stores(config.data)
     prepare_output(out, resume=resume, overwrite=overwrite, marker=CONFIG)
     with ExitStack() as stack:
         stack.enter_context(locked(out))
-        checkpoint, problems = newest_checkpoint(out / "checkpoints") if resume else (None, [])
         if resume:
-            _check_same_run(out, config)
+            check_same_run(out, config)
+        checkpoint, problems = newest_checkpoint(out / "checkpoints") if resume else (None, [])
+        if checkpoint:
+            check_same_data(checkpoint.state, store, checkpoint.folder)
+        elif config.init:
+            begin_from(model, config.init, log.info)
+        write_settled(out / CONFIG, config.settled(), _about(command))
         stack.enter_context(_log_file(out / "log.txt"))
         for problem in problems:
             log.warning("%s; going on from the one before", problem)
-        write_settled(out / CONFIG, config.settled(), _about(command))
-        return _train(config, out, model, store, checkpoint, quiet, probe, stack)
+        run = _Run(config, out, store, model, device, checkpoint, quiet)
+        return run.train(stack, probe)
 
 
-def _train(
-    config: PretrainConfig,
-    out: Path,
-    model: MaskedAutoencoder,
-    store: Store,
-    checkpoint: Checkpoint | None,
-    quiet: bool,
-    probe: Callable[[MaskedAutoencoder], dict[str, float]] | None,
-    stack: ExitStack,
-) -> RunResult:
-    device = choose_device(config.device)
-    precision = resolve_precision(config.precision, device)
-    every = config.log_every or (1 if device.type == "cpu" else 20)
-    state = _restore_model(checkpoint, model, store, out)
-    model.to(device)
-    objective = PretrainObjective(model, config.weight_decay)
-    optimizer = adamw(objective.parameter_groups(), config.betas)
-    if checkpoint:
-        restore_optimizer(optimizer, model, checkpoint.optimizer)
-    metrics = Metrics(out / "metrics.jsonl", state.step if checkpoint else None)
-    quarantine = Quarantine(out / "quarantine.csv")
+@dataclass
+class _Run:
+    """One run's parts, put together once."""
 
-    def on_bad(sample: str, reason: str) -> None:
-        if quarantine.add(sample, reason):
-            log.warning("cannot use %s: %s", sample, reason)
+    config: PretrainConfig
+    out: Path
+    store: Store
+    model: MaskedAutoencoder
+    device: torch.device
+    checkpoint: Checkpoint | None
+    quiet: bool
+    state: RunState = field(init=False)
 
-    order = EverySample(config.seed, len(store))
-    augment = RandomCrop(scale=config.crop_scale, turns=config.turns)
-    loader = stack.enter_context(
-        Loader(store, config.batch_size, config.image_size, config.seed, channels=config.channels,
-               workers=config.workers, device=device, augment=augment, order=order, on_bad=on_bad)
-    )  # fmt: skip
+    def __post_init__(self) -> None:
+        self.state = self._restore()
+        self.model.to(self.device)
+        self.objective = PretrainObjective(self.model, self.config.weight_decay)
+        self.optimizer = adamw(self.objective.parameter_groups(), self.config.betas)
+        if self.checkpoint:
+            restore_optimizer(self.optimizer, self.model, self.checkpoint.optimizer)
+        self.order = EverySample(self.config.seed, len(self.store))
+        self.metrics = Metrics(self.out / "metrics.jsonl", self.state.step if self.checkpoint else None)
+        self.quarantine = Quarantine(self.out / "quarantine.csv")
 
-    def more(state: RunState) -> dict[str, Any]:
-        figures: dict[str, Any] = {"wait_s": round(loader.wait_seconds, 3)}
-        if config.method == "selectivemae":
-            figures["phase"] = phase_at(state.progress, config.order, config.phase_boundaries).name
-        return figures
+    def _restore(self) -> RunState:
+        if self.checkpoint is None:
+            return RunState()
+        try:
+            self.model.load_state_dict(self.checkpoint.model)
+        except RuntimeError as e:
+            first = str(e).splitlines()[1].strip()
+            raise CheckpointError(f"{self.checkpoint.folder} does not fit the model: {first}") from e
+        log.info("going on from %s", self.checkpoint.folder)
+        return RunState.restored(self.checkpoint.state)
 
-    records = RecordHook(metrics, every, more)
-    line = stack.enter_context(ProgressLine("pre-training", quiet=quiet))
-
-    def bad_step(step: int, samples: list[int]) -> None:
-        ids = [store.id(i) for i in samples[:16]]
-        log.warning("step %d: loss or gradient not finite, update skipped; samples: %s", step, ", ".join(ids))
-        metrics.write("event", step, event="not_finite", samples=ids, of=len(samples))
-
-    hooks: list[Hook] = [records, GuardHook(bad_step, every)]
-    if probe:
-        hooks.append(ProbeHook(probe, model, metrics, config.probe_every))
-    hooks.append(ProgressHook(line, records))
-    hooks.append(
-        CheckpointHook(
-            out / "checkpoints", model, optimizer, list(hooks),
-            minutes=config.checkpoint_minutes, steps=config.checkpoint_steps, keep=config.keep,
-            keep_every=config.keep_every, identity=_identity(config, store),
-            metadata=pretraining_metadata(model_arguments(config)), stream_tensors=dict,
-            beside=lambda s: (save_encoder(out / "encoder.safetensors", model, s.samples), quarantine.flush())[0],
+    def train(self, stack: ExitStack, probe: Probe | None) -> RunResult:
+        """Train to the end of the budget."""
+        config = self.config
+        precision = resolve_precision(config.precision, self.device)
+        loader = stack.enter_context(
+            Loader(
+                self.store,
+                config.batch_size,
+                config.image_size,
+                config.seed,
+                channels=config.channels,
+                workers=config.workers,
+                device=self.device,
+                order=self.order,
+                on_bad=self._on_bad,
+                augment=RandomCrop(scale=config.crop_scale, turns=config.turns),
+            )
         )
-    )  # fmt: skip
-    if checkpoint:
-        for hook in hooks:
-            saved = checkpoint.state["hooks"].get(getattr(hook, "name", ""))
+        line = stack.enter_context(ProgressLine("pre-training", quiet=self.quiet))
+        hooks, records = self._hooks(loader, line, probe)
+        number = self.model.number
+        log.info(
+            "%s %s: of %d patches %d are seen and %d rebuilt; %d images; %s on %s",
+            config.method,
+            self.model.config.arch.name,
+            number.patches,
+            number.visible,
+            number.targets,
+            len(self.store),
+            precision,
+            self.device,
+        )
+        micro = config.micro_batch or default_micro_batch(config.batch_size, self.device)
+        schedule = schedule_of(config, self.model, len(self.store))
+        fit_config = FitConfig(
+            budget_of(config), schedule, config.batch_size, micro, self.device, precision, config.clip_grad
+        )
+        state = fit(self.objective, self.optimizer, loader, fit_config, hooks, self.state, self.order.count)
+        if self.quarantine.rows:
+            log.warning(
+                "%d of %d files cannot be used: %s", len(self.quarantine.rows), len(self.store), self.quarantine.path
+            )
+        loss = records.last.get("loss")
+        return RunResult(
+            self.out, state.step, state.epochs, state.samples, state.elapsed, loss, len(self.quarantine.rows)
+        )
+
+    def _hooks(self, loader: Loader, line: ProgressLine, probe: Probe | None) -> tuple[list[BaseHook], RecordHook]:
+        config = self.config
+        every = config.log_every or (1 if self.device.type == "cpu" else 20)
+
+        def more(state: RunState) -> dict[str, Any]:
+            figures: dict[str, Any] = {"wait_s": round(loader.wait_seconds, 3)}
+            if config.method == "selectivemae":
+                figures["phase"] = phase_at(state.progress, config.order, config.phase_boundaries).name
+            return figures
+
+        records = RecordHook(self.metrics, every, more)
+        hooks: list[BaseHook] = [records, GuardHook(self._bad_step, every)]
+        if probe:
+            hooks.append(ProbeHook(probe, self.model, self.metrics, config.probe_every))
+        hooks.append(ProgressHook(line, records))
+        hooks.append(
+            CheckpointHook(
+                self.out / "checkpoints",
+                self.model,
+                self.optimizer,
+                list(hooks),
+                minutes=config.checkpoint_minutes,
+                steps=config.checkpoint_steps,
+                keep=config.keep,
+                keep_every=config.keep_every,
+                identity=identity(config, self.store),
+                metadata=pretraining_metadata(model_arguments(config)),
+                stream_tensors=dict,
+                beside=self._beside,
+            )
+        )
+        for hook in hooks if self.checkpoint else []:
+            saved = self.checkpoint.state["hooks"].get(hook.name)  # pyright: ignore[reportOptionalMemberAccess]
             if saved:
                 hook.restore(saved)
-    fit_config = FitConfig(
-        budget_of(config), schedule_of(config, model, len(store)), config.batch_size,
-        config.micro_batch or _default_micro_batch(config, device), device, precision, config.clip_grad,
-    )  # fmt: skip
-    number = model.number
-    log.info(
-        "%s %s: %d of %d patches seen, %d rebuilt; %d images; %s on %s",
-        config.method, model.config.arch.name, number.visible, number.patches, number.targets, len(store), precision, device,
-    )  # fmt: skip
-    fit(objective, optimizer, loader, fit_config, hooks, state, order.count)
-    if quarantine.rows:
-        log.warning("%d of %d files could not be used: %s", len(quarantine.rows), len(store), quarantine.path)
-    loss = records.last.get("loss")
-    return RunResult(out, state.step, state.epochs, state.samples, state.elapsed, loss, len(quarantine.rows))
+        return hooks, records
+
+    def _beside(self, state: RunState) -> None:
+        save_encoder(self.out / "encoder.safetensors", self.model, state.samples)
+        self.quarantine.flush()
+
+    def _on_bad(self, sample: str, reason: str) -> None:
+        if self.quarantine.add(sample, reason):
+            log.warning("cannot use %s: %s", sample, reason)
+
+    def _bad_step(self, step: int, samples: list[int]) -> None:
+        ids = [self.store.id(i) for i in samples[:16]]
+        log.warning("step %d: loss or gradient not finite, update skipped; samples: %s", step, ", ".join(ids))
+        self.metrics.write("event", step, event="not_finite", samples=ids, of=len(samples))
 
 
-def _default_micro_batch(config: PretrainConfig, device: torch.device) -> int:
+def default_micro_batch(batch_size: int, device: torch.device) -> int:
     """On a GPU the whole batch is tried first (and halved until it fits); on a CPU larger parts gain nothing."""
-    return config.batch_size if device.type != "cpu" else min(config.batch_size, 64)
-
-
-def _identity(config: PretrainConfig, store: Store) -> dict[str, Any]:
-    settled = config.settled()
-    return {k: settled[k] for k in IDENTITY} | {"samples": len(store), "fingerprint": store.fingerprint}
-
-
-def _check_same_run(out: Path, config: PretrainConfig) -> None:
-    """CheckpointError when settings that make a run what it is differ from those of the folder."""
-    before, now = saved_settings(out), config.settled()
-    differing = [k for k in IDENTITY if k in before and before[k] != now[k]]
-    if differing:
-        k = differing[0]
-        more = f" (also: {', '.join(differing[1:])})" if len(differing) > 1 else ""
-        raise CheckpointError(
-            f"{out} was trained with {k} {before[k]!r}, not {now[k]!r}{more}: resume it with its own settings "
-            "(leave the option out), or name another --out"
-        )
-
-
-def _restore_model(checkpoint: Checkpoint | None, model: MaskedAutoencoder, store: Store, out: Path) -> RunState:
-    if checkpoint is None:
-        return RunState()
-    identity = checkpoint.state["identity"]
-    if identity["fingerprint"] != store.fingerprint:
-        raise CheckpointError(
-            f"the data changed since {checkpoint.folder} was written ({identity['samples']} samples then, {len(store)} "
-            "now): a resume would not be exact; restore the data, or begin a new run with --init and another --out"
-        )
-    try:
-        model.load_state_dict(checkpoint.model)
-    except RuntimeError as e:
-        raise CheckpointError(f"{checkpoint.folder} does not fit the model: {str(e).splitlines()[1].strip()}") from e
-    log.info("going on from %s", checkpoint.folder)
-    return RunState.restored(checkpoint.state)
+    return batch_size if device.type != "cpu" else min(batch_size, 64)
 
 
 def _about(command: str) -> dict[str, str]:

@@ -145,6 +145,25 @@ def _from_shapes(
     return SelectiveMAE(config, SelectionConfig(), "decoder_blocks.0.self_attn.qkv.weight" in state)
 
 
+def begin_from(model: MaskedAutoencoder, weights: str, report: Callable[[str], None]) -> None:
+    """Fill a fresh model with the weights of another pre-training (``--init``), decoder and all where both are alike.
+
+    ``weights`` is a run folder or an MAE-style file of either method. The encoder must match; decoder weights are
+    taken where names and shapes do. Positions stay the model's own, so image sizes may differ. WeightsError names what
+    does not fit; ``report`` gets one line on what was taken.
+    """
+    file = find_pretraining_file(Path(weights))
+    state = _strip(read_state_dict(file))
+    own = {k: v for k, v in model.state_dict().items() if k not in ("pos_embed", "decoder_pos_embed")}
+    encoder = {k: v for k, v in own.items() if not k.startswith(("decoder_", "mask_token"))}
+    problems = _problems(encoder, {k: v for k, v in state.items() if k in encoder})
+    if problems:
+        raise WeightsError(f"{file} does not fit the encoder {model.config.arch.name}: {problems}")
+    taken = {k: state[k] for k, v in own.items() if k in state and state[k].shape == v.shape}
+    model.load_state_dict(taken, strict=False)
+    report(f"{file}: {len(taken)} of {len(own)} weights taken, {len(encoder)} of them the encoder's")
+
+
 def pretraining_metadata(create: dict) -> dict[str, str]:
     """Metadata of ``model.safetensors``: the arguments of ``create_model`` that make the same model again."""
     return {"format": "pt", "version": __version__, "create": json.dumps(create)}

@@ -45,7 +45,6 @@ class GuardHook(BaseHook):
             self.report(step, (culprits if len(culprits) else index).tolist())
             if self._in_a_row >= self.limit:
                 raise TrainingError(
-                    f"loss or gradient was not finite {self.limit} steps in a row (last step {step}): training stopped, "
-                    "the state before them is saved; look at the samples named in metrics.jsonl, or lower the learning "
-                    "rate"
+                    f"loss or gradient was not finite {self.limit} steps in a row (last step {step}): training stopped "
+                    "and its state is saved; look at the samples named in metrics.jsonl, or lower the learning rate"
                 )

@@ -1,0 +1,66 @@
+"""``selectivemae probe``: how good frozen features are."""
+
+from typing import Annotated, Any, cast
+
+from cyclopts import Parameter
+
+from selectivemae.cli.common import ConfigFile, Json, Quiet, Verbose, print_json, set_up_logging, settings_from
+from selectivemae.core.errors import ConfigError
+from selectivemae.probing.run import ProbeConfig, ProbeResult
+
+
+def probe(
+    weights: Annotated[str, Parameter(help="Run folder, weight file, random:NAME, timm:NAME, hf:OWNER/NAME")],
+    /,
+    *,
+    settings: Annotated[ProbeConfig | None, Parameter(name="*")] = None,
+    layout: Annotated[str | None, Parameter(help="Layout of the weight file, where its keys do not tell")] = None,
+    config: ConfigFile = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Judge frozen features by kNN and a linear probe, beside random weights, raw pixels and colour.
+
+    Example: selectivemae probe runs/first --data scenes/
+    """
+    set_up_logging(quiet or json, verbose)
+    settled = settings_from(ProbeConfig, "probe", settings, None, config)
+    if settled.data is None:
+        raise ConfigError("no data given: --data FOLDER with class folders (CLASS/image.jpg)")
+    result = run_probe(weights, settled, layout)
+    if json:
+        print_json(result.as_dict())
+    else:
+        print(table(result))
+
+
+def run_probe(weights: str, config: ProbeConfig, layout: str | None = None) -> ProbeResult:
+    """Load weights and probe them; the baseline of random weights has the same architecture."""
+    from selectivemae.engine.precision import choose_device
+    from selectivemae.probing.run import probe_encoder
+    from selectivemae.weights.load import load_encoder
+
+    encoder = load_encoder(weights, layout=layout)
+    described = cast(Any, encoder).pretrained_cfg
+    name = described.get("architecture", "")
+    size = described["input_size"]
+    fresh = not weights.startswith("random:") and str(name).startswith("vit_")
+
+    def twin():
+        return load_encoder(f"random:{name}", image_size=size[1:], in_chans=size[0], seed=config.seed)
+
+    return probe_encoder(encoder, config, choose_device(config.device), weights, twin if fresh else None)
+
+
+def table(result: ProbeResult) -> str:
+    """The result for people."""
+    head = f"{result.classes} classes, {result.train} train / {result.test} test ({result.split})"
+    rows = [(result.weights, result.knn, result.linear)]
+    rows += [(name, row.knn, row.linear) for name, row in result.baselines.items()]
+    wide = max(len(name) for name, *_ in rows)
+    lines = [head, f"{'':{wide}}  kNN-{result.k:<3} linear"]
+    lines += [f"{name:{wide}}  {knn:6.2f}  {linear:6.2f}" for name, knn, linear in rows]
+    if result.unreadable:
+        lines.append(f"{result.unreadable} images could not be read and were left out")
+    return "\n".join(lines)

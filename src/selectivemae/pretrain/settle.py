@@ -1,0 +1,115 @@
+"""From settings to what the engine and the model take; and what makes a run the same run."""
+
+from pathlib import Path
+from typing import Any
+
+from selectivemae.core.config import read_yaml
+from selectivemae.core.errors import CheckpointError, ConfigError
+from selectivemae.data.stores import Store
+from selectivemae.engine.optim import Budget, Schedule
+from selectivemae.models.create import METHOD_DEFAULTS
+from selectivemae.models.masked import MaskedAutoencoder
+from selectivemae.pretrain.config import PretrainConfig
+
+CONFIG = "config.yaml"
+
+# What a run cannot change when it is resumed: its weights or its order of samples would be another run's.
+IDENTITY = (
+    "model", "method", "image_size", "patch_size", "channels", "decoder_depth", "self_attention", "norm_pix",
+    "mask_ratio", "reconstruction_ratio", "batch_size", "seed",
+)  # fmt: skip
+
+
+def settle(config: PretrainConfig) -> PretrainConfig:
+    """Fill in what the method decides, and check what only together makes sense. Raises ConfigError."""
+    if not config.data:
+        raise ConfigError("no data given: --data FOLDER (or archive) with images")
+    if config.out is None:
+        raise ConfigError("no output folder given: --out RUN")
+    mask, rebuild, depth = METHOD_DEFAULTS[config.method]
+    filled: dict[str, Any] = {
+        "mask_ratio": config.mask_ratio or mask,
+        "reconstruction_ratio": config.reconstruction_ratio or rebuild,
+        "decoder_depth": config.decoder_depth or depth,
+    }
+    if config.epochs is None and config.samples_seen is None and config.minutes is None:
+        filled["epochs"] = 100.0
+    return PretrainConfig.build(config.settled(), filled)
+
+
+def model_arguments(config: PretrainConfig) -> dict[str, Any]:
+    """The arguments of ``create_model`` for a settled configuration (plain data)."""
+    return {
+        "name": config.model,
+        "method": config.method,
+        "image_size": config.image_size,
+        "in_chans": config.channels,
+        "patch_size": config.patch_size,
+        "richness": config.richness,
+        "target_richness": config.target_richness,
+        "richness_mode": config.richness_mode,
+        "temperature": config.temperature,
+        "order": config.order,
+        "boundaries": config.phase_boundaries,
+        "mask_ratio": config.mask_ratio,
+        "reconstruction_ratio": config.reconstruction_ratio,
+        "decoder_depth": config.decoder_depth,
+        "self_attention": config.self_attention,
+        "norm_pix": config.norm_pix,
+        "seed": config.seed,
+    }
+
+
+def budget_of(config: PretrainConfig) -> Budget:
+    """The length of a settled configuration."""
+    return Budget(config.epochs, config.samples_seen, config.minutes)
+
+
+def schedule_of(config: PretrainConfig, model: MaskedAutoencoder, count: int) -> Schedule:
+    """The learning-rate schedule of a settled configuration over ``count`` samples an epoch (method.md, section 4)."""
+    lr = config.lr
+    if lr is None:
+        lr = config.base_lr * config.batch_size / 256
+        if config.lr_scale_by_tokens:
+            number = model.number
+            lr *= number.targets / (number.patches - number.visible)
+    warmup = 0.05
+    if config.warmup_epochs is not None:
+        total = budget_of(config).total_epochs(count)
+        assert total is not None  # --minutes takes no --warmup-epochs
+        warmup = min(config.warmup_epochs / total, 1.0)
+    return Schedule(lr, config.min_lr, warmup)
+
+
+def saved_settings(out: Path) -> dict[str, Any]:
+    """The settled settings of a run folder, for a resume; empty where there is none."""
+    return read_yaml(out / CONFIG) if (out / CONFIG).is_file() else {}
+
+
+def identity(config: PretrainConfig, store: Store) -> dict[str, Any]:
+    """What a checkpoint says of the run that it belongs to."""
+    settled = config.settled()
+    return {k: settled[k] for k in IDENTITY} | {"samples": len(store), "fingerprint": store.fingerprint}
+
+
+def check_same_run(out: Path, config: PretrainConfig) -> None:
+    """CheckpointError when settings that make a run what it is differ from those of the folder."""
+    before, now = saved_settings(out), config.settled()
+    differing = [k for k in IDENTITY if k in before and before[k] != now[k]]
+    if differing:
+        k = differing[0]
+        more = f" (also: {', '.join(differing[1:])})" if len(differing) > 1 else ""
+        raise CheckpointError(
+            f"{out} was trained with {k} {before[k]!r}, not {now[k]!r}{more}: resume it with its own settings "
+            "(leave the option out), or name another --out"
+        )
+
+
+def check_same_data(saved: dict[str, Any], store: Store, folder: Path) -> None:
+    """CheckpointError when the data are not those that a checkpoint in ``folder`` was trained on."""
+    before = saved["identity"]
+    if before["fingerprint"] != store.fingerprint:
+        raise CheckpointError(
+            f"the data changed since {folder} was written ({before['samples']} samples then, {len(store)} now): "
+            "a resume would not be exact; restore the data, or begin a new run with --init and another --out"
+        )

@@ -151,10 +151,11 @@ def test_blocks_taps_and_sizes() -> None:
     kinds = [type(block.attn).__name__ for block in model.blocks]
     assert kinds == ["SampledWindowAttention", "FullAttention"] * 2
     for size in ((56, 56), (64, 40), (28, 20)):
-        maps = model.forward_blocks(torch.randn(2, 3, *size), (0, 1, 2, 3))
+        maps = model.forward_intermediates(torch.randn(2, 3, *size), intermediates_only=True)
         assert [tuple(m.shape) for m in maps] == [(2, 16, size[0] // 4, size[1] // 4)] * 4
     images = torch.randn(2, 3, 56, 56)
-    tokens = model.forward_blocks(images, (3,))[0].flatten(2).transpose(1, 2)
+    maps = model.forward_intermediates(images, [1, 3], stop_early=True, intermediates_only=True)
+    tokens = maps[1].flatten(2).transpose(1, 2)
     torch.testing.assert_close(model.forward_features(images), model.norm(tokens))
     torch.testing.assert_close(model(images), model.norm(tokens.mean(1)))
 
@@ -171,10 +172,16 @@ def test_key_names_and_shapes_of_the_published_layout() -> None:
     assert [i for i in range(12) if shapes[f"blocks.{i}.attn.rel_pos_w"] == (27, 64)] == [2, 5, 8, 11]
 
 
-def test_gradients_reach_every_parameter() -> None:
-    model = RVSA(ARCH, (56, 56), interval=2)
-    model.forward_features(torch.randn(1, 3, 56, 56)).square().mean().backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+def test_gradients_reach_every_parameter_with_and_without_checkpointing() -> None:
+    model, images = RVSA(ARCH, (56, 56), interval=2), torch.randn(1, 3, 56, 56)
+    gradients = []
+    for checkpointing in (False, True):
+        model.zero_grad()
+        model.set_grad_checkpointing(checkpointing)
+        model.forward_features(images).square().mean().backward()
+        assert [name for name, p in model.named_parameters() if p.grad is None] == []
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    torch.testing.assert_close(*gradients)
 
 
 def test_resized_tables_keep_constants_and_ends() -> None:

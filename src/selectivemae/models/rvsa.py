@@ -6,9 +6,13 @@ its window; every ``interval``-th block attends to all tokens. Both add a decomp
 B batch, N = H*W tokens, C width, h heads, d = C/h, s window side (7), windows: nh rows times nw columns.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, interpolate, pad, scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from selectivemae.models._torchvision import ensure_torchvision
 from selectivemae.models.vit import Architecture, LayerNorm, check_image_size
@@ -153,7 +157,8 @@ class RVSA(nn.Module):
     ) -> None:
         super().__init__()
         check_image_size(arch, *image_size)
-        self.patch, self.num_features = arch.patch, arch.width
+        self.patch, self.num_features, self.embed_dim = arch.patch, arch.width, arch.width
+        self.num_prefix_tokens, self.dynamic_img_size, self.grad_checkpointing = 0, True, False
         self.grid = (image_size[0] // arch.patch, image_size[1] // arch.patch)
         self.patch_embed = PatchEmbed(None, arch.patch, in_chans, arch.width)
         self.pos_embed = nn.Parameter(torch.zeros(1, self.grid[0] * self.grid[1], arch.width))
@@ -172,24 +177,42 @@ class RVSA(nn.Module):
         self.apply(_initialise)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
-    def forward_blocks(self, images: Tensor, taps: tuple[int, ...]) -> list[Tensor]:
-        """Images (B, 3, ...) to the outputs of blocks ``taps`` (0-based, ascending), (B, C, H, W) each, not normed."""
-        H, W = images.shape[2] // self.patch, images.shape[3] // self.patch
-        x = self.patch_embed(images) + self._positions(H, W)
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: Sequence[int] | int | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Outputs of blocks ``indices`` (0-based; a number: the last so many; None: all) as maps (B, C, H, W).
+
+        timm's interface: ``norm`` applies the final norm to them, ``stop_early`` leaves out later blocks. Images ``x``
+        are (B, channels, height, width). Gives the maps alone, or normed tokens (B, N, C) and the maps.
+        """
+        depth = len(self.blocks)
+        indices = depth if indices is None else indices
+        wanted = range(depth - indices, depth) if isinstance(indices, int) else indices
+        H, W = x.shape[2] // self.patch, x.shape[3] // self.patch
+        x = self.patch_embed(x) + self._positions(H, W)
         maps = []
-        for i, block in enumerate(self.blocks[: taps[-1] + 1]):
-            x = block(x, H, W)
-            if i in taps:
-                maps.append(x.transpose(1, 2).reshape(x.shape[0], -1, H, W))
-        return maps
+        for i, block in enumerate(self.blocks[: max(wanted) + 1] if stop_early else self.blocks):
+            x = checkpoint(block, x, H, W, use_reentrant=False) if self.grad_checkpointing else block(x, H, W)
+            if i in wanted:
+                maps.append((self.norm(x) if norm else x).transpose(1, 2).reshape(x.shape[0], -1, H, W))
+        return maps if intermediates_only else (self.norm(x), maps)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, height, width) to normed tokens (B, N, C)."""
-        return self.norm(self.forward_blocks(images, (len(self.blocks) - 1,))[0].flatten(2).transpose(1, 2))
+        """Images (B, channels, height, width) to normed tokens (B, N, C)."""
+        return self.forward_intermediates(images, 1)[0]
 
     def forward(self, images: Tensor) -> Tensor:
         """Images to one vector each (B, C): the mean of the tokens, then the norm, as the published classifier."""
-        return self.norm(self.forward_blocks(images, (len(self.blocks) - 1,))[0].mean((2, 3)))
+        return self.norm(self.forward_intermediates(images, 1, intermediates_only=True)[0].mean((2, 3)))
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Save memory in training by computing every block twice."""
+        self.grad_checkpointing = enable
 
     def _positions(self, H: int, W: int) -> Tensor:
         if self.grid == (H, W):

@@ -38,10 +38,12 @@ class ScaleMAEEncoder(VisionTransformer):
         self.gsd_ratio = gsd_ratio
 
     def _pos_embed(self, x: Tensor) -> Tensor:
-        """Patches (B, H, W, E) to tokens (B, 1 + H*W, E), class token first, at position 0."""
+        """Patches (B, H, W, E) to tokens (B, [1 +] H*W, E), class token first, at position 0."""
         B, H, W, E = x.shape
         tokens = x.flatten(1, 2) + gsd_positions(E, H, W, self.gsd_ratio).to(x)
-        return torch.cat([self.cls_token.expand(B, -1, -1), tokens], dim=1)  # pyright: ignore[reportOptionalMemberAccess]
+        if self.cls_token is None:  # taken off for dense tasks
+            return tokens
+        return torch.cat([self.cls_token.expand(B, -1, -1), tokens], dim=1)
 
 
 def gsd_positions(width: int, rows: int, columns: int, ratio: float) -> Tensor:

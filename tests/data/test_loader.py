@@ -21,6 +21,7 @@ from selectivemae.core.errors import ConfigError, DataError, StoreError, Trainin
 from selectivemae.core.order import Int64
 from selectivemae.data.batch import Batch, Position
 from selectivemae.data.loader import EverySample, Loader, auto_workers, cut
+from selectivemae.data.workers import Pool
 
 
 def jpeg(number: int, side: int = 48) -> bytes:
@@ -149,18 +150,20 @@ def test_nothing_usable_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("die", r"data worker \d \(pid \d+\), which held .*picture/003.* was killed by signal 9"),
-        ("hang", r"no image came for 4 s: data worker \d \(pid \d+\), which held .*picture/003"),
-        (
-            "bug",
-            r"data worker \d \(pid \d+\), which held .*picture/003.* failed: ZeroDivisionError: a bug in the store",
-        ),
+        ("die", r"data worker 0 \(pid \d+\), which held .*{}.* was killed by signal 9"),
+        ("hang", r"no image came for 1 s: data worker 0 \(pid \d+\), which held .*{}"),
+        ("bug", r"data worker 0 \(pid \d+\), which held .*{}.* failed: ZeroDivisionError: a bug in the store"),
     ],
 )
 def test_a_worker_that_fails_is_named(fault: str, message: str) -> None:
-    loader = Loader(MemoryStore(8, fatal={3: fault}), 4, 16, seed=0, workers=1, timeout=4)
-    with pytest.raises(TrainingError, match=message):
-        take(loader, Position(), 4)
+    victim = int(EverySample(0, 40).samples(0, np.array([22]))[0])
+    with Loader(MemoryStore(40, fatal={victim: fault}), 4, 16, seed=0, workers=1) as loader:
+        stream = loader.batches(Position())
+        next(stream)
+        assert isinstance(loader._source, Pool)
+        loader._source.timeout = 1  # now that the worker has started
+        with pytest.raises(TrainingError, match=message.format(f"picture/{victim:03}")):
+            list(itertools.islice(stream, 9))
 
 
 def descriptors() -> int:
@@ -173,9 +176,8 @@ def test_nothing_is_left_behind() -> None:
     before = descriptors()
     stream = loader.batches(Position())
     next(stream)
-    pool = loader._source
-    assert pool is not None
-    pid = pool._processes[0].pid  # type: ignore[union-attr]
+    assert isinstance(loader._source, Pool)
+    pid = loader._source._processes[0].pid
     stream.close()  # type: ignore[attr-defined]
     assert not Path(f"/proc/{pid}").exists()
     assert descriptors() <= before + 1  # the resource tracker's pipe stays
@@ -265,10 +267,10 @@ def test_ctrl_c_leaves_one_traceback_and_no_process(tmp_path: Path) -> None:
     process, workers = start(tmp_path)
     assert len(workers) == 2
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGINT
     assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1
-    assert all_gone(workers, 1)
+    assert all_gone(workers, 60)
 
 
 @pytest.mark.fault
@@ -277,6 +279,6 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     process, workers = start(tmp_path)
     assert len(workers) == 2
     process.kill()
-    _, errors = process.communicate(timeout=20)
-    assert all_gone(workers, 10)
+    _, errors = process.communicate(timeout=120)
+    assert all_gone(workers, 60)
     assert "Traceback" not in errors

@@ -46,7 +46,8 @@ PIXELS_PER_SECOND = 1_000_000
 @dataclass(frozen=True)
 class Chunk:
     """Members ``start`` to ``stop`` of one container of a source, without those at ``skip`` (they killed a worker;
-    the reason stands beside the number)."""
+    the reason stands beside the number). ``denied``: nothing may be taken, by its licence. ``fingerprint`` is that of
+    the container, so that one that changed is read anew."""
 
     name: str
     source: Source
@@ -57,6 +58,7 @@ class Chunk:
     stop: int
     encoding: Encoding = "jpeg"
     fingerprint: str = ""
+    denied: bool = False
     skip: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -96,6 +98,9 @@ def read_chunk(chunk: Chunk, folder: Path, mark: Mark) -> Counts:
         member = store.id(number).removeprefix(f"{Path(chunk.path).name}/")
         if number in chunk.skip:
             _drop_file(spool, chunk, member, Verdict(chunk.skip[number]), "its worker died twice")
+            continue
+        if chunk.denied:
+            _drop_file(spool, chunk, member, Verdict("licence_denied"))
             continue
         if not chunk.source.wants(member):
             _drop_file(spool, chunk, member, Verdict("excluded_glob"))

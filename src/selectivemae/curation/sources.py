@@ -120,7 +120,7 @@ class Sources(Settings):
     """A sources file."""
 
     version: Literal[1] = 1
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...] = ()
     categories: tuple[str, ...] = ()
     rules: Rules = Rules()
     licence_policy: Literal["warn", "deny_unknown"] = "warn"
@@ -130,8 +130,6 @@ class Sources(Settings):
         names = [source.name for source in self.sources]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"source name {twice[0]!r} is given twice; names are part of every id and must differ")
-        if not names:
-            raise ValueError("no source is given")
         return self
 
 
@@ -173,7 +171,7 @@ def read_sources(path: Path) -> Sources:
     return sources.model_copy(update={"sources": tuple(_resolve(s, path.parent) for s in sources.sources)})
 
 
-def sources_of_paths(paths: list[str]) -> Sources:
+def sources_of_paths(paths: list[str]) -> tuple[Source, ...]:
     """Sources with default settings for bare paths; each is named after its last path component."""
     taken: dict[str, int] = {}
     out = []
@@ -182,7 +180,7 @@ def sources_of_paths(paths: list[str]) -> Sources:
         taken[stem] = taken.get(stem, 0) + 1
         name = stem if taken[stem] == 1 else f"{stem}_{taken[stem]}"
         out.append(Source(name=name, path=(str(Path(path).absolute()),)))
-    return Sources(sources=tuple(out))
+    return tuple(out)
 
 
 def _resolve(source: Source, folder: Path) -> Source:

@@ -1,0 +1,235 @@
+"""A finished corpus: what it says of itself, how it is checked, and what a later generation needs of it."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from selectivemae.core.errors import DataError, DecodeError, StoreError
+from selectivemae.core.files import atomic_write, file_sha256
+from selectivemae.core.version import __version__
+from selectivemae.curation import card, hashes, tables
+from selectivemae.curation.config import CONTENT, CurateConfig
+from selectivemae.curation.decide import Old
+from selectivemae.curation.dedup import Side
+from selectivemae.curation.pack import shard_path
+from selectivemae.curation.sources import Sources
+from selectivemae.curation.spool import fixed, words
+from selectivemae.data.decode import decode, luma
+from selectivemae.data.stores.shards import verify_shard
+
+FORMAT = 1
+SUMS = "SHA256SUMS"
+_SAME_BITS = 6  # bits of the hash that encoding a tile may change
+
+
+def read_corpus(corpus: Path) -> dict[str, Any]:
+    """``corpus.json``. DataError where there is none."""
+    path = corpus / "corpus.json"
+    try:
+        content = json.loads(path.read_text())
+    except OSError as e:
+        raise DataError(f"{corpus} is no corpus: {path.name} is missing; make one with curate run") from e
+    except json.JSONDecodeError as e:
+        raise DataError(f"{path} is damaged (line {e.lineno}): take it from a copy of the corpus") from e
+    if content.get("format") != FORMAT:
+        raise DataError(f"{path}: has format {content.get('format')}, not {FORMAT}; use a newer selectivemae")
+    return content
+
+
+def generations(corpus: Path) -> list[Path]:
+    """Folders of the finished generations, the oldest first."""
+    return [corpus / entry["folder"] for entry in read_corpus(corpus)["generations"]]
+
+
+def manifest(folders: list[Path], columns: list[str] | None = None) -> pa.Table:
+    """Manifest rows of generations, in the order of shards and positions."""
+    paths = [path for folder in folders for path in sorted((folder / "manifest").glob("part-*.parquet"))]
+    return tables.read(paths, tables.MANIFEST, columns)
+
+
+def corpus_digest(rows: pa.Table) -> str:
+    """SHA-256 over id, pixels, size and CRC-32 of all samples in the order of their ids: equal for equal corpora,
+    whatever their shards."""
+    ids, content = fixed(rows.column("id"), 16), fixed(rows.column("content_id"), 32)
+    sizes = rows.column("size").to_numpy().astype("<u4")[:, None].view(np.uint8)
+    sums = rows.column("crc32").to_numpy().astype("<u4")[:, None].view(np.uint8)
+    order = np.lexsort(words(ids)[:, ::-1].T)
+    return hashlib.sha256(np.concatenate([ids, content, sizes, sums], axis=1)[order].tobytes()).hexdigest()
+
+
+def describe(corpus: Path, number: int, config: CurateConfig, sources: Sources, funnel: dict[str, Any]) -> str:
+    """Write card, licences, ``corpus.json`` and the checksums after generation ``number``; returns the digest."""
+    earlier = read_corpus(corpus)["generations"] if number > 1 else []
+    folder = corpus / f"g{number:04d}"
+    rows = manifest([corpus / entry["folder"] for entry in earlier] + [folder], ["id", "content_id", "size", "crc32"])
+    fresh = manifest([folder], ["size"])
+    licences = {
+        source.name: json.loads(source.licence.model_dump_json())
+        for source in sources.sources
+        if source.split_role == "train"
+    }
+    settled = json.dumps({name: config.settled()[name] for name in CONTENT}, sort_keys=True)
+    entry = {
+        "folder": folder.name,
+        "samples": fresh.num_rows,
+        "bytes": int(pc.sum(fresh.column("size")).as_py() or 0),
+        "shards": len(list((folder / "manifest").glob("part-*.parquet"))),
+        "config_digest": hashlib.sha256(settled.encode()).hexdigest()[:16],
+        "sources": funnel,
+        "licences": licences,
+        "decontaminated": any(source.split_role == "eval" for source in sources.sources),
+    }
+    content = {
+        "format": FORMAT,
+        "name": config.name,
+        "version": __version__,
+        "hash": hashes.VERSION,
+        "digest": corpus_digest(rows),
+        "samples": rows.num_rows,
+        "generations": [*earlier, entry],
+    }
+    atomic_write(corpus / "README.md", card.readme(content))
+    atomic_write(corpus / "LICENSES.md", card.licences(content))
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    atomic_write(corpus / SUMS, _sums(corpus, content, text))
+    atomic_write(corpus / "corpus.json", text)  # last: what it names is whole
+    return content["digest"]
+
+
+def _sums(corpus: Path, content: dict[str, Any], text: str) -> str:
+    """Checksums of every file, in the format of the sha256sum tool; those of finished generations are taken over."""
+    known: dict[str, str] = {}
+    if (corpus / SUMS).exists():
+        for line in (corpus / SUMS).read_text().splitlines():
+            digest, _, name = line.partition("  ")
+            known[name] = digest
+    finished = tuple(entry["folder"] + "/" for entry in content["generations"][:-1])
+    lines = []
+    for path in _files(corpus, content):
+        name = path.relative_to(corpus).as_posix()
+        if name == "corpus.json":
+            continue
+        digest = known.get(name) if name.startswith(finished) and finished else None
+        lines.append((name, digest or file_sha256(path)))
+    lines.append(("corpus.json", hashlib.sha256(text.encode()).hexdigest()))
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(lines))
+
+
+def _files(corpus: Path, content: dict[str, Any]) -> Iterator[Path]:
+    yield from (corpus / name for name in ("README.md", "LICENSES.md", "corpus.json"))
+    for entry in content["generations"]:
+        for part in ("shards", "manifest", "dropped", "pairs", "eval_overlap", "config"):
+            yield from sorted(path for path in (corpus / entry["folder"] / part).rglob("*") if path.is_file())
+        yield corpus / entry["folder"] / "hashes.npy"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with a corpus: the file (inside it), and what."""
+
+    file: str
+    problem: str
+
+
+def verify(corpus: Path, *, deep: bool = False) -> list[Finding]:
+    """Check sums, shards against their indexes, and both against the manifest; ``deep`` decodes every image too.
+
+    Returns all findings, none for a whole corpus. DataError where there is no corpus.
+    """
+    content = read_corpus(corpus)
+    found = list(_check_sums(corpus))
+    for entry in content["generations"]:
+        folder = corpus / entry["folder"]
+        for part in sorted((folder / "manifest").glob("part-*.parquet")):
+            tar = shard_path(folder, content["name"], int(part.stem.removeprefix("part-")))
+            try:
+                rows = pq.read_table(part)
+                found += _check_shard(corpus, tar, rows, deep)
+            except (StoreError, pa.ArrowException, OSError) as e:
+                found.append(Finding(str(tar.relative_to(corpus)), str(e)))
+    try:
+        digest = corpus_digest(manifest(generations(corpus), ["id", "content_id", "size", "crc32"]))
+    except (pa.ArrowException, OSError) as e:
+        return [*found, Finding("manifest", str(e))]
+    if digest != content["digest"]:
+        found.append(Finding("corpus.json", f"its digest {content['digest'][:16]}… is not the manifest's"))
+    return found
+
+
+def _check_sums(corpus: Path) -> Iterator[Finding]:
+    try:
+        lines = (corpus / SUMS).read_text().splitlines()
+    except OSError:
+        yield Finding(SUMS, "is missing")
+        return
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        path = corpus / name
+        if not path.is_file():
+            yield Finding(name, "is missing")
+        elif file_sha256(path) != digest:
+            yield Finding(name, f"does not match its checksum in {SUMS}")
+
+
+def _check_shard(corpus: Path, tar: Path, rows: pa.Table, deep: bool) -> Iterator[Finding]:
+    name = str(tar.relative_to(corpus))
+    verify_shard(tar)
+    index = np.fromfile(tar.with_suffix(".idx"), np.uint8)
+    count = int.from_bytes(index[16:24].tobytes(), "little")
+    records = index[64 : 64 + 32 * count].reshape(-1, 32)
+    offsets = np.ascontiguousarray(records[:, :8]).view("<u8")[:, 0]
+    if count != rows.num_rows or (offsets != rows.column("offset").to_numpy()).any():
+        yield Finding(name, "its index and its manifest part do not hold the same samples")
+        return
+    if (np.ascontiguousarray(records[:, 16:]) != fixed(rows.column("id"), 16)).any():
+        yield Finding(name, "its index and its manifest part name other ids")
+        return
+    if not deep:
+        return
+    with tar.open("rb") as file:
+        for row in rows.select(["key", "offset", "size", "h64", "content_id", "passthrough"]).to_pylist():
+            file.seek(row["offset"])
+            try:
+                pixels = decode(file.read(row["size"]))
+            except DecodeError as e:
+                yield Finding(name, f"{row['key']} cannot be decoded: {e}")
+                continue
+            if row["passthrough"]:
+                same = hashes.content_id(pixels) == row["content_id"]
+            else:
+                code = hashes.hash64(hashes.area_means(luma(pixels))[1][None])[0, 0]
+                same = int(np.bitwise_count(code ^ np.uint64(row["h64"]))) <= _SAME_BITS
+            if not same:
+                yield Finding(name, f"{row['key']} is another picture than the manifest says")
+
+
+def old_side(corpus: Path) -> Old:
+    """What a new generation is compared with: codes from ``hashes.npy``, thumbs decoded from the shards on demand."""
+    folders = generations(corpus)
+    rows = manifest(folders, ["id", "content_id", "width", "height", "shard", "offset", "size", "generation"])
+    codes = np.concatenate([np.load(folder / "hashes.npy") for folder in folders])
+    name = read_corpus(corpus)["name"]
+    size = np.stack([rows.column(c).to_numpy().astype(np.int64) for c in ("width", "height")], axis=1)
+    place = [rows.column(c).to_numpy() for c in ("generation", "shard", "offset", "size")]
+
+    def thumbs(which: NDArray[np.int64]) -> NDArray:
+        out = np.empty((len(which), 64, 64), np.uint8)
+        for i, row in enumerate(which.tolist()):
+            generation, shard, offset, length = (int(column[row]) for column in place)
+            with shard_path(corpus / f"g{generation:04d}", name, shard).open("rb") as file:
+                file.seek(offset)
+                grey = luma(decode(file.read(length)))
+            out[i] = (hashes.area_means(grey)[0] + 128) >> 8
+        return out
+
+    side = Side(size, lambda which: codes[which, 1:], thumbs)
+    return Old(rows.column("id"), rows.column("content_id"), np.ascontiguousarray(codes[:, 0]), side)

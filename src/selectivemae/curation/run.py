@@ -1,0 +1,249 @@
+"""The assembly of a curation: scan -> read -> decide -> pack -> describe. A generation at a time."""
+
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from selectivemae.core.config import read_yaml, write_settled
+from selectivemae.core.errors import ConfigError, OutputError
+from selectivemae.core.files import locked, prepare_output
+from selectivemae.core.progress import ProgressLine
+from selectivemae.core.version import __version__
+from selectivemae.curation import pack, tables
+from selectivemae.curation.config import CONTENT, CurateConfig
+from selectivemae.curation.confirm import PRESETS
+from selectivemae.curation.corpus import describe, generations, old_side
+from selectivemae.curation.decide import Decision, decide
+from selectivemae.curation.engine import Quarantined, run_stage
+from selectivemae.curation.pool import LocalPool
+from selectivemae.curation.read import read_chunk
+from selectivemae.curation.scan import Container, scan, settled_sources
+from selectivemae.curation.slice import Window
+from selectivemae.curation.sources import Sources
+from selectivemae.curation.spool import Spool, open_spool
+from selectivemae.curation.tasks import Task
+from selectivemae.curation.tiles import tile_id
+
+CONFIG = "curate.yaml"
+WORK = ".work"
+
+
+@dataclass(frozen=True)
+class CurateResult:
+    """What a run or an addition made. ``quarantined`` are files that killed their worker twice."""
+
+    out: Path
+    generation: int
+    files: int
+    kept: int
+    dropped: dict[str, int]
+    shards: int
+    bytes: int
+    digest: str
+    seconds: float
+    retries: int
+    quarantined: list[Quarantined]
+    quarantine_share: float
+
+
+def curate(config: CurateConfig, *, resume: bool = False, overwrite: bool = False, quiet: bool = False) -> CurateResult:
+    """Make a corpus in ``config.out`` from ``config.sources``.
+
+    ConfigError, StoreError, OutputError say in one line what is wrong; what is done stays and ``resume`` goes on.
+    """
+    out = _out(config)
+    sources = settled_sources(config)
+    prepare_output(out, resume=resume, overwrite=overwrite, marker=CONFIG)
+    with locked(out):
+        if (out / "corpus.json").exists():
+            raise OutputError(f"{out} is a finished corpus: extend it with curate add, or replace it with --overwrite")
+        _same_content(out, config)
+        write_settled(out / CONFIG, config.settled(), {"selectivemae": __version__})
+        return _generation(out, 1, config, sources, quiet)
+
+
+def add(config: CurateConfig, *, quiet: bool = False) -> CurateResult:
+    """Add sources to the corpus in ``config.out`` as a new generation; nothing old is read again or changed.
+
+    An addition that was interrupted goes on when it is asked for again.
+    """
+    out = _out(config)
+    if not (out / "corpus.json").exists():
+        raise OutputError(f"{out} is no finished corpus; make one with curate run, or continue it with --resume")
+    sources = settled_sources(config)
+    with locked(out):
+        return _generation(out, len(generations(out)) + 1, config, sources, quiet)
+
+
+def _out(config: CurateConfig) -> Path:
+    if config.out is None:
+        raise ConfigError("--out is missing: name the folder of the corpus")
+    return config.out
+
+
+def _same_content(out: Path, config: CurateConfig) -> None:
+    """Refuse to continue a run under settings that would give another corpus."""
+    path = out / CONFIG
+    if not path.exists():
+        return
+    before, now = read_yaml(path), config.settled()
+    for name in CONTENT:
+        if before.get(name) != now[name]:
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag} was {before.get(name)!r} when this run began; use it again, or --overwrite")
+
+
+def _generation(out: Path, number: int, config: CurateConfig, sources: Sources, quiet: bool) -> CurateResult:
+    began = time.monotonic()
+    work, generation = out / WORK / f"g{number:04d}", out / f"g{number:04d}"
+    work.mkdir(parents=True, exist_ok=True)
+    containers = scan(sources, config)
+    executor = LocalPool(workers(config), _memory(config))
+    try:
+        chunks = [chunk for container in containers for chunk in container.chunks]
+        with ProgressLine("read", quiet=quiet) as line:
+            read = run_stage(executor, read_chunk, _largest_first(chunks), work / "read", _shown(line, "chunks"))
+        spool = open_spool(work / "read", [chunk.name for chunk in chunks])
+        roles = {source.name: source.split_role for source in sources.sources}
+        priority = {source.name: source.priority for source in sources.sources}
+        old = old_side(out) if number > 1 else None
+        decision = decide(spool, roles, priority, PRESETS[config.preset], old)
+        rows = pack.order(spool, decision.rows, config.seed)
+        extra = decision.extra.take(pa.array([int(i) for i in decision.rows.searchsorted(rows)], pa.int64()))
+        generation.mkdir(exist_ok=True)
+        tasks = pack.plan_shards(spool, rows, extra, work / "plans", generation, config)
+        with ProgressLine("pack", quiet=quiet) as line:
+            packed = run_stage(executor, pack.write_one_shard, tasks, work / "pack", _shown(line, "shards"))
+    finally:
+        executor.close()
+    dropped = _dropped(decision, spool, containers, work / "read", [c.name for c in chunks], sources, number)
+    funnel = _write_tables(generation, decision, dropped, containers, config, sources)
+    digest = describe(out, number, config, sources, funnel)
+    shutil.rmtree(out / WORK)
+    files = sum(c.members + len(c.skipped) for c in containers if c.source.split_role == "train")
+    return CurateResult(
+        out=out,
+        generation=number,
+        files=files,
+        kept=len(rows),
+        dropped=dict(Counter(dropped.column("reason").to_pylist())),
+        shards=len(tasks),
+        bytes=packed.counts.get("bytes", 0),
+        digest=digest,
+        seconds=time.monotonic() - began,
+        retries=read.retries + packed.retries,
+        quarantined=read.quarantined,
+        quarantine_share=len(read.quarantined) / max(files, 1),
+    )
+
+
+def workers(config: CurateConfig) -> int:
+    """How many worker processes a configuration asks for: ``auto`` is one a core."""
+    return len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
+
+
+def _memory(config: CurateConfig) -> int | None:
+    return int(config.worker_memory_gib * 2**30) if config.worker_memory_gib else None
+
+
+def _largest_first(chunks: list[Any]) -> list[Task]:
+    return sorted(chunks, key=lambda chunk: (chunk.start - chunk.stop, chunk.name))
+
+
+def _shown(line: ProgressLine, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: line.update(done / total if total else 1.0, f"{done} of {total} {what}")
+
+
+def _dropped(
+    decision: Decision,
+    spool: Spool,
+    containers: list[Container],
+    folder: Path,
+    names: list[str],
+    sources: Sources,
+    number: int,
+) -> pa.Table:
+    """Everything that was left out, by whatever stage, sorted by id and reason. Evaluation sets are not part of it."""
+    early = tables.read([folder / f"{name}.dropped.parquet" for name in names], tables.DROPPED)
+    passed = [
+        {
+            "id": tile_id(c.source.name, c.name, member, Window(0, 0, 0, 0)),
+            "source": c.source.name,
+            "container": c.name,
+            "member": member,
+            "reason": reason,
+            **dict.fromkeys(("win_x", "win_y", "win_w", "win_h"), 0),
+        }
+        for c in containers
+        for member, reason in c.skipped
+    ]
+    parts = [early, tables.table(passed, tables.DROPPED), decision.dropped]
+    everything = pa.concat_tables(parts).unify_dictionaries()
+    training = {source.name for source in sources.sources if source.split_role == "train"}
+    words = everything.column("source").to_pylist()
+    everything = everything.filter(pa.array([name in training for name in words], pa.bool_()))
+    place = everything.schema.get_field_index("generation")
+    marked = pa.array([number] * everything.num_rows, pa.uint16())
+    everything = everything.set_column(place, tables.DROPPED.field("generation"), marked)
+    keys = everything.select(["id", "member"]).append_column("why", everything.column("reason").cast(pa.string()))
+    order = pc.sort_indices(keys, [("id", "ascending"), ("why", "ascending"), ("member", "ascending")])
+    return everything.take(order)
+
+
+def _write_tables(
+    generation: Path,
+    decision: Decision,
+    dropped: pa.Table,
+    containers: list[Container],
+    config: CurateConfig,
+    sources: Sources,
+) -> dict[str, Any]:
+    """Write what stands beside the shards; returns the funnel (source -> stage -> count) for corpus.json."""
+    for name, content in (("dropped", dropped), ("pairs", decision.pairs), ("eval_overlap", decision.overlap)):
+        folder = generation / name
+        folder.mkdir(exist_ok=True)
+        tables.write(folder / "part-00000.parquet", _normal(content))
+    manifest = tables.read(sorted((generation / "manifest").glob("*.parquet")), tables.MANIFEST, _NEEDED)
+    pack.write_hashes(generation, manifest)
+    (generation / "config").mkdir(exist_ok=True)
+    settled = json.loads(sources.model_dump_json())
+    for source in settled["sources"]:
+        source["path"] = [Path(path).name for path in source["path"]]
+    write_settled(generation / "config" / "sources.yaml", settled, {})
+    content = {name: value for name, value in config.settled().items() if name in CONTENT}
+    write_settled(generation / "config" / "config.yaml", content, {"selectivemae": __version__})
+    funnel: dict[str, Any] = {}
+    for c in containers:
+        entry = funnel.setdefault(c.source.name, {"role": c.source.split_role, "files": 0, "bytes": 0, "dropped": {}})
+        entry["files"] += c.members + len(c.skipped)
+        entry["bytes"] += c.size
+    for source, count in Counter(manifest.column("source").to_pylist()).items():
+        funnel[source]["kept"] = count
+    for (source, reason), count in sorted(
+        Counter(zip(dropped.column("source").to_pylist(), dropped.column("reason").to_pylist(), strict=True)).items()
+    ):
+        funnel[source]["dropped"][reason] = count
+    return funnel
+
+
+_NEEDED = ["source", "h64", "h256"]
+
+
+def _normal(content: pa.Table) -> pa.Table:
+    """The same rows in one run of memory with fresh dictionaries, so that equal tables give equal files."""
+    columns = []
+    for field in content.schema:
+        column = content.column(field.name)
+        if pa.types.is_dictionary(field.type):
+            column = column.cast(pa.string()).combine_chunks().cast(field.type)
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=content.schema).combine_chunks()

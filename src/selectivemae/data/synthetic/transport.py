@@ -103,7 +103,8 @@ def roundabout(c: Canvas) -> None:
 def airport(c: Canvas) -> None:
     """A runway or two with marks, taxiways, an apron with aircraft and a terminal."""
     rng, look = c.rng, c.look
-    c.ground(look.grass if rng.uniform() < 0.65 else look.bare, GRASS)
+    grassy = rng.uniform() < 0.65
+    c.ground(look.grass if grassy else look.bare, GRASS if grassy else BARE)
     width = rng.uniform(40, 60)
     y = rng.uniform(-0.4, -0.2) * c.extent
     runway = np.array([(-c.reach * 1.1, y), (c.reach * 1.1, y)])

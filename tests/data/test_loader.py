@@ -171,13 +171,15 @@ def descriptors() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors in /proc")
-def test_nothing_is_left_behind() -> None:
+def test_a_thousand_chunks_and_nothing_is_left_behind() -> None:
     loader = Loader(MemoryStore(8), 4, 16, seed=0, workers=1)
     before = descriptors()
     stream = loader.batches(Position())
     next(stream)
     assert isinstance(loader._source, Pool)
     pid = loader._source._processes[0].pid
+    positions = [after for _, after in itertools.islice(stream, 600)]
+    assert positions[-1] == Position(300, 4)
     stream.close()  # type: ignore[attr-defined]
     assert not Path(f"/proc/{pid}").exists()
     assert descriptors() <= before + 1  # the resource tracker's pipe stays

@@ -40,6 +40,7 @@ CHUNK = 16  # samples a task: enough to share the cost of hashing, few enough to
 _POLL = 1.0  # seconds after which an idle worker looks whether its parent lives
 _STOP, _NEXT = 0, 1  # places in the control words; from _HELD on, one word a worker: the task it works on
 _HELD = 2
+_DONE, _FAILED = b"d", b"f"  # first byte of a worker's report; the task's number or a traceback follows
 
 
 @dataclass(frozen=True)
@@ -193,11 +194,11 @@ class Pool:
                     report = pipe.recv_bytes()
                 except (EOFError, ConnectionResetError):
                     self._fail_dead(worker)
-                if report[:1] == b"!":
+                if report[:1] == _FAILED:
                     text = report[1:].decode()
                     last = text.rstrip().rpartition("\n")[2]
                     raise TrainingError(f"{self._name(worker)} failed: {last}") from RuntimeError(text)
-                self._open[int.from_bytes(report, "little") // self.ring.chunks] -= 1
+                self._open[int.from_bytes(report[1:], "little") // self.ring.chunks] -= 1
         for sentinel in ready:
             if isinstance(sentinel, int):
                 self._fail_dead(sentinels[sentinel])
@@ -300,11 +301,11 @@ def _work(worker: int, task: Task, ring: _Ring, gate: Semaphore, lock: Lock, pip
             lock.release()
             slot, part = ring.place(int(number))
             task.fill(ring.index[slot, part], ring.key[slot, part], ring.images[slot, part], ring.reasons[slot, part])
-            pipe.send_bytes(int(number).to_bytes(8, "little"))
+            pipe.send_bytes(_DONE + int(number).to_bytes(8, "little"))
     except BrokenPipeError:
         pass  # the parent is gone
     except Exception:  # whatever it is, it must cross to the parent, which raises it
-        pipe.send_bytes(b"!" + traceback.format_exc().encode())
+        pipe.send_bytes(_FAILED + traceback.format_exc().encode())
 
 
 def _acquire(primitive: Semaphore | Lock) -> bool:

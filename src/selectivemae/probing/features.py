@@ -40,7 +40,7 @@ def read_images(
             chunk = waiting.pop(0)
             good = reasons == b""
             bad = [(store.id(int(index[chunk[i]])), reasons[i].decode()) for i in np.flatnonzero(~good)]
-            yield images.numpy()[good], chunk[good], bad
+            yield images.permute(0, 3, 1, 2).numpy()[good], chunk[good], bad
     finally:
         source.close()
 

@@ -57,9 +57,8 @@ def open_stores(paths: Sequence[str | os.PathLike[str]], progress: Progress | No
     if len(store) == 0:
         reasons = Counter(reason for _, reason in store.skipped)
         passed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "nothing in it"
-        raise StoreError(
-            f"{', '.join(map(_shown, origins))[:500]}: holds no image ({passed}); give a folder or archive of images"
-        )
+        where = ", ".join(map(_shown, origins))[:500]
+        raise StoreError(f"{where}: holds no image ({passed}); give a folder or archive of images")
     return store
 
 

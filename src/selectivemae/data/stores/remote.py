@@ -49,9 +49,7 @@ class RemoteFile:
         found = persistently(url, info)
         size = found.get("size")
         if size is None or found.get("type") == "directory":
-            raise StoreError(
-                f"{without_query(url)}: is no file of a known size; give a server that tells it, or fetch the file"
-            )
+            raise StoreError(f"{without_query(url)}: is no file of a known size; fetch it instead")
         marks = ("ETag", "etag", "Last-Modified", "LastModified", "mtime", "updated", "created", "Content-MD5")
         stamp = " ".join(str(part) for part in (size, *(found[mark] for mark in marks if found.get(mark))))
         return cls(url, int(size), stamp)
@@ -126,9 +124,7 @@ def persistently(url: str, action: Callable[[], _T]) -> _T:
             if attempt + 1 < _ATTEMPTS:
                 time.sleep(_PAUSE_S * 2**attempt)
     what = "no answer in time" if isinstance(last, (TimeoutError, asyncio.TimeoutError)) else str(last) or repr(last)
-    raise StoreError(
-        f"{name}: cannot be read ({what}); check the server and the connection, then start again"
-    ) from last
+    raise StoreError(f"{name}: cannot be read ({what}); check server and connection, then start again") from last
 
 
 def _status(url: str, error: Exception) -> int:

@@ -225,7 +225,7 @@ def _tiff_bits(image: ImageFile.ImageFile) -> int:
 
 def _raster_size(rasterio: ModuleType, data: bytes, kind: str) -> tuple[int, int]:
     try:
-        with _quiet(), rasterio.MemoryFile(data) as file, file.open(driver=_DRIVER[kind]) as raster:
+        with _quiet(), rasterio.MemoryFile(data, filename="image") as file, file.open(driver=_DRIVER[kind]) as raster:
             return raster.width, raster.height
     except rasterio.errors.RasterioError as error:
         raise DecodeError("corrupt", f"the {kind} header cannot be read: {error}") from error
@@ -234,7 +234,7 @@ def _raster_size(rasterio: ModuleType, data: bytes, kind: str) -> tuple[int, int
 def _decode_raster(rasterio: ModuleType, data: bytes, kind: str) -> UInt8:
     interp = rasterio.enums.ColorInterp
     try:
-        with _quiet(), rasterio.MemoryFile(data) as file, file.open(driver=_DRIVER[kind]) as raster:
+        with _quiet(), rasterio.MemoryFile(data, filename="image") as file, file.open(driver=_DRIVER[kind]) as raster:
             roles = raster.colorinterp
             if roles[0] == interp.cyan or any(np.dtype(kind_).kind == "c" for kind_ in raster.dtypes):
                 raise DecodeError(
@@ -245,7 +245,7 @@ def _decode_raster(rasterio: ModuleType, data: bytes, kind: str) -> UInt8:
             valid = raster.dataset_mask() > 0
             palette = raster.colormap(1) if roles[0] == interp.palette else None
     except rasterio.errors.RasterioError as error:
-        raise DecodeError("corrupt", f"the {kind} cannot be decoded: {error}") from error
+        raise DecodeError("corrupt", f"the {kind} cannot be decoded: {error.__cause__ or error}") from error
     if palette:
         table = np.zeros((1 << 16, 3), np.uint8)
         table[list(palette)] = [colour[:3] for colour in palette.values()]

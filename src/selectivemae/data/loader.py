@@ -5,7 +5,6 @@ k, k + W, k + 2W … of each. So the samples of a global step, their crops and t
 the number of workers nor that of processes, and a run can go on from any :class:`Position` with other numbers.
 """
 
-import math
 import os
 import time
 from collections import deque
@@ -25,6 +24,8 @@ from selectivemae.data.augment import Augment, augmentation
 from selectivemae.data.batch import Batch, Position
 from selectivemae.data.stores.base import Store
 from selectivemae.data.workers import Inline, Pool, Reasons, Task
+
+_TOO_MANY = 256  # unusable samples in a row that end the run; fewer in a small store, where it is all of them, twice
 
 
 class Order(Protocol):
@@ -104,10 +105,14 @@ def cut(order: Order, seed: int, start: Position, size: int) -> Cut:
     return Cut(index, key, weight, Position(epoch, consumed))
 
 
-def auto_workers(processes: int = 1) -> int:
-    """Worker processes for each of ``processes`` training processes on this machine: the cores left over, 1 to 16."""
+def auto_workers(processes: int | None = None) -> int:
+    """Worker processes for each of ``processes`` training processes on this machine: the cores left over, at most 16.
+
+    By default the number of training processes is what torchrun says (``LOCAL_WORLD_SIZE``), else 1. With one core a
+    process there is no worker: decoding beside the training would only take turns with it.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, cores // processes - 1))
+    return max(0, min(16, cores // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) - 1))
 
 
 class Loader:
@@ -158,7 +163,7 @@ class Loader:
         self.prefetch, self.timeout = prefetch, timeout
         self.wait_seconds = 0.0
         self._source: Inline | Pool | None = None
-        self._unusable_run = 0
+        self._unusable_run, self._usable_seen = 0, False
         self._upload = _Upload(self.device)
 
     def __enter__(self) -> Self:
@@ -223,12 +228,14 @@ class Loader:
         weight = np.where(reasons == b"", part.weight, 0).astype(np.float32)
         for place, reason in enumerate(reasons.tolist()):
             self._unusable_run = self._unusable_run + 1 if reason else 0
+            self._usable_seen |= not reason
             if reason and self.on_bad:
                 self.on_bad(self.task.store.id(int(part.index[place])), reason.decode())
-            if self._unusable_run >= min(256, math.ceil(len(self.task.store) / self.world)):
+            if self._unusable_run >= min(_TOO_MANY, len(self.task.store) * (1 + self._usable_seen)):
+                number = int(part.index[place])
                 raise DataError(
-                    f"{self._unusable_run} samples in a row are unusable, the last one"
-                    f" ({self.task.store.id(int(part.index[place]))}) because: {reason.decode()}; look at the data"
+                    f"{self._unusable_run} samples in a row are unusable; the last one is"
+                    f" {self.task.store.id(number)}: {self.task.explain(number)}"
                 )
         key, weights = torch.from_numpy(part.key), torch.from_numpy(weight)
         return Batch(self._upload(images), torch.from_numpy(part.index), key.to(self.device), weights.to(self.device))

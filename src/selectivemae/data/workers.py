@@ -30,7 +30,7 @@ from torch import Tensor
 from selectivemae.core.errors import DecodeError, StoreError, TrainingError
 from selectivemae.core.order import Int64
 from selectivemae.data.augment import Augment, resample, shrink_factor
-from selectivemae.data.decode import decode, header, judge_content, judge_size
+from selectivemae.data.decode import decode, header, judge, judge_content, judge_size
 from selectivemae.data.stores.base import Store
 
 Reasons = NDArray[np.bytes_]
@@ -90,6 +90,13 @@ class Task:
                     torch.from_numpy(images[place]).copy_(image.permute(1, 2, 0))
             if reasons[place]:
                 images[place] = 0
+
+    def explain(self, number: int) -> str:
+        """What is wrong with an unusable sample, in words."""
+        try:
+            return judge(decode(self.store[number], self.channels)) or "it can be read now"
+        except (DecodeError, StoreError) as error:
+            return str(error)
 
 
 class Inline:

@@ -15,26 +15,24 @@ class FasterRCNN(nn.Module):
 
     ``backbone`` is a ``Backbone`` that is also a module. Images may have any size; they are padded with zeros to
     multiples of the coarsest stride. Under autocast the convolutions run in low precision, while pooling, box
-    arithmetic and losses stay in float32.
+    arithmetic and losses stay in float32. ``width`` and ``hidden`` are the published 256 and 1024 unless given.
     """
 
     box_numbers = 4
+    proposal_rules, region_rules = ProposalRules(), RegionRules()
+    rpn_class, roi_head_class = RPN, RoIHead
 
-    def __init__(self, backbone: Backbone, classes: int) -> None:
+    def __init__(self, backbone: Backbone, classes: int, width: int = 256, hidden: int = 1024) -> None:
         super().__init__()
         if not isinstance(backbone, nn.Module):
             raise ConfigError("the backbone of a detector must be a torch module")
         if classes < 1:
             raise ConfigError(f"a detector needs at least one class, not {classes}")
         self.backbone = backbone
-        self.fpn = FPN(backbone.channels)
         strides = list(backbone.strides)
-        self.rpn, self.roi_head = self.build_heads(strides, classes)
-
-    def build_heads(self, strides: list[int], classes: int) -> tuple[RPN, RoIHead]:
-        """The two stages; ``strides`` are those of the four maps."""
-        rpn = RPN(self.fpn.width, [*strides, strides[-1] * 2], ProposalRules())
-        return rpn, RoIHead(self.fpn.width, strides, classes, RegionRules())
+        self.fpn = FPN(backbone.channels, width)
+        self.rpn = self.rpn_class(width, [*strides, strides[-1] * 2], self.proposal_rules)
+        self.roi_head = self.roi_head_class(width, strides, classes, self.region_rules, hidden)
 
     def losses(
         self,

@@ -13,7 +13,6 @@ class FPN(nn.Module):
 
     def __init__(self, channels: list[int], width: int = 256) -> None:
         super().__init__()
-        self.width = width
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, kernel_size=1) for c in channels)
         self.output = nn.ModuleList(nn.Conv2d(width, width, kernel_size=3, padding=1) for _ in channels)
         for parameter in self.parameters():

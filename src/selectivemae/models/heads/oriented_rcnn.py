@@ -11,9 +11,6 @@ from selectivemae.models.heads.rpn import RPN, ProposalRules
 from selectivemae.ops import rotated
 from selectivemae.ops.roi_align import roi_align_rotated
 
-PROPOSALS = ProposalRules(beta=1 / 9, inside_only=True, before_test=2000, after=2000, nms=0.8)
-REGIONS = RegionRules(beta=1.0, by_class=False, nms=0.1, limit=2000)
-
 
 class OrientedRPN(RPN):
     """Proposals (N, 5) as parallelograms in upright hulls; anchors and suppression look at the hulls."""
@@ -71,8 +68,6 @@ class OrientedRCNN(FasterRCNN):
     """Images to rotated boxes (cx, cy, w, h, θ); everything not said here is as in ``FasterRCNN``."""
 
     box_numbers = 5
-
-    def build_heads(self, strides: list[int], classes: int) -> tuple[RPN, RoIHead]:
-        """The two stages; ``strides`` are those of the four maps."""
-        rpn = OrientedRPN(self.fpn.width, [*strides, strides[-1] * 2], PROPOSALS)
-        return rpn, OrientedRoIHead(self.fpn.width, strides, classes, REGIONS)
+    proposal_rules = ProposalRules(beta=1 / 9, inside_only=True, before_test=2000, after=2000, nms=0.8)
+    region_rules = RegionRules(beta=1.0, by_class=False, nms=0.1, limit=2000)
+    rpn_class, roi_head_class = OrientedRPN, OrientedRoIHead

@@ -48,7 +48,7 @@ class RoIHead(nn.Module):
 
     numbers = 4  # K
 
-    def __init__(self, width: int, strides: list[int], classes: int, rules: RegionRules, hidden: int = 1024) -> None:
+    def __init__(self, width: int, strides: list[int], classes: int, rules: RegionRules, hidden: int) -> None:
         super().__init__()
         self.strides, self.classes, self.rules = strides, classes, rules
         self.shared = nn.Sequential(

@@ -124,7 +124,9 @@ def fit(
             state.samples += config.batch_size
             state.ledger = chain(state.ledger, step_sum(state.step, batch.index.numpy()))
             state.elapsed = before + time.monotonic() - began
-            state.epochs = position.epoch + position.consumed / max(count(position.epoch), 1)
+            # The order of an epoch that has not begun is not asked for: it may depend on losses not yet booked.
+            share = position.consumed / count(position.epoch) if position.consumed else 0.0
+            state.epochs = position.epoch + share
             state.progress = config.budget.progress(state.epochs, state.samples, state.elapsed)
             state.whole = True
             for hook in hooks:

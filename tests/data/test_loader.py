@@ -1,5 +1,6 @@
 """The stream of batches: exact sets of samples, the same pixels from any number of workers and processes."""
 
+import csv
 import io
 import itertools
 import os
@@ -21,6 +22,7 @@ from selectivemae.core.errors import ConfigError, DataError, StoreError, Trainin
 from selectivemae.core.order import Int64
 from selectivemae.data.batch import Batch, Position
 from selectivemae.data.loader import EverySample, Loader, auto_workers, cut
+from selectivemae.data.stores import open_store
 from selectivemae.data.workers import Pool
 
 
@@ -54,6 +56,8 @@ class MemoryStore:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "hang":
                 time.sleep(60)
+            case "slow":
+                time.sleep(0.01)
             case "bug":
                 raise ZeroDivisionError("a bug in the store")
             case "unreadable":
@@ -150,6 +154,32 @@ def test_nothing_usable_is_an_error() -> None:
 def test_one_usable_sample_is_enough() -> None:
     loader = Loader(MemoryStore(3, odd={0: b"", 2: b""}), 2, 16, 0)
     assert sum(float(batch.weight.sum()) for batch, _ in take(loader, Position(), 60)) == 40
+
+
+def test_a_folder_of_odd_files(shared_data: Path) -> None:
+    """Every file of the folder is seen once an epoch; those to be dropped have no weight and are named."""
+    pytest.importorskip("rasterio")
+    store = open_store(shared_data / "odd_inputs")
+    with (shared_data / "odd_inputs" / "manifest.csv").open(newline="") as file:
+        expected = {row["file"]: row["expect"] for row in csv.DictReader(file) if row["kind"] != "pure_noise"}
+    bad: list[tuple[str, str]] = []
+    steps = take(Loader(store, len(store), 32, 0, on_bad=lambda *r: bad.append(r)), Position(), 1)
+    assert sorted(steps[0][0].index.tolist()) == list(range(len(store)))
+    named = {name.rpartition("/")[2]: reason for name, reason in bad}
+    seen = {store.id(number).rpartition("/")[2] for number in range(len(store))}
+    assert len(seen) > 30
+    assert {name for name in seen if expected.get(name) == "drop"} == set(named)
+
+
+def test_waiting_is_counted() -> None:
+    loader = Loader(MemoryStore(8, fatal=dict.fromkeys(range(8), "slow")), 4, 16, 0)
+    with loader:
+        stream = loader.batches(Position())
+        for _ in range(2):
+            began, before = time.perf_counter(), loader.wait_seconds
+            next(stream)
+            assert 0.04 <= loader.wait_seconds - before <= time.perf_counter() - began
+            time.sleep(0.05)  # the consumer's own time
 
 
 @pytest.mark.fault

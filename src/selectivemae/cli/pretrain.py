@@ -42,6 +42,15 @@ def pretrain(
         if any(k in given for k in LENGTHS):
             saved = {k: v for k, v in saved.items() if k not in LENGTHS}
     settled = settings_from(PretrainConfig, "pretrain", settings, recipe, config, saved)
+    if dry_run:
+        from selectivemae.pretrain.plan import plan
+
+        planned = plan(settled)
+        if json:
+            print_json(asdict(planned))
+        else:
+            print(planned.text())
+        return
     result = run(settled, resume=resume, overwrite=overwrite, quiet=quiet)
     if json:
         print_json(asdict(result))

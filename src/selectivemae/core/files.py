@@ -25,8 +25,9 @@ def _explain(error: OSError, path: Path) -> OutputError:
     return OutputError(f"cannot write {path}: {os.strerror(error.errno) if error.errno else error}")
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Flush a file or a folder's list of names to the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -42,7 +43,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     except OSError as e:
         temporary.unlink(missing_ok=True)
         raise _explain(e, path) from e
@@ -57,15 +58,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         write_sums(temporary)
-        for f in temporary.iterdir():
-            handle = os.open(f, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
-        _sync_folder(temporary)
+        for f in temporary.rglob("*"):
+            _sync(f)
+        _sync(temporary)
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     except OSError as e:
         raise _explain(e, path) from e
     finally:
@@ -79,8 +78,9 @@ def file_sha256(path: Path) -> str:
 
 
 def write_sums(folder: Path) -> None:
-    """Write ``SHA256SUMS`` over all files of a folder, in the format of the sha256sum tool."""
-    lines = [f"{file_sha256(f)}  {f.name}\n" for f in sorted(folder.iterdir()) if f.name != SUMS]
+    """Write ``SHA256SUMS`` over all files under a folder, in the format of the sha256sum tool."""
+    files = sorted(f for f in folder.rglob("*") if f.is_file() and f.name != SUMS)
+    lines = [f"{file_sha256(f)}  {f.relative_to(folder).as_posix()}\n" for f in files]
     (folder / SUMS).write_text("".join(lines))
 
 

@@ -1,0 +1,116 @@
+"""What a training step costs: operations, memory, and the speed of the device, measured."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from selectivemae.data.batch import Batch
+from selectivemae.engine.loop import Trainer
+from selectivemae.engine.precision import autocast
+from selectivemae.engine.state import Objective, RunState
+
+
+def synthetic_batch(size: int, channels: int, height: int, width: int, device: torch.device, seed: int = 0) -> Batch:
+    """A batch of noise images on the device, for measurements."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (size, channels, height, width), dtype=torch.uint8, generator=generator)
+    index = torch.arange(size)
+    return Batch(images.to(device), index, index.to(device), torch.ones(size, device=device))
+
+
+def flops_per_image(objective: Objective, batch: Batch, progress: float = 0.0) -> float:
+    """Floating-point operations of forward and backward for one image, attention included.
+
+    A multiplication and an addition count as two. Counted by torch's FlopCounterMode; attention runs in its plain form
+    meanwhile, since the counter does not see the fused one on a CPU.
+    """
+    counter = FlopCounterMode(display=False)
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        objective.step(batch, progress).loss.mean().backward()
+    objective.model.zero_grad(set_to_none=True)
+    return counter.get_total_flops() / len(batch.index)
+
+
+def saved_bytes_per_image(objective: Objective, batch: Batch, precision: str, progress: float = 0.0) -> float:
+    """Bytes per image that a forward pass keeps for its backward pass (every storage once, weights left out)."""
+    weights = {p.untyped_storage().data_ptr() for p in objective.model.parameters()}
+    seen: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in weights:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), autocast(precision, batch.images.device):
+        loss = objective.step(batch, progress).loss.mean()
+    total = sum(seen.values())
+    del loss
+    return total / len(batch.index)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_peak(device: torch.device, precision: str, side: int = 2048, seconds: float = 1.0) -> float:
+    """Operations a second of the device's matrix product at its best, measured on square matrices."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    b = torch.randn(side, side, device=device, dtype=dtype)
+    c = torch.empty_like(a)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        synchronise(device)
+        began = time.perf_counter()
+        torch.mm(a, b, out=c)
+        synchronise(device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * side**3 / best
+
+
+def timed_steps(trainer: Trainer, batch: Batch, device: torch.device) -> Callable[[], float]:
+    """A call that makes one optimizer step on ``batch`` and returns its seconds."""
+    state = RunState()
+
+    def once() -> float:
+        synchronise(device)
+        began = time.perf_counter()
+        trainer.step(batch, state)
+        synchronise(device)
+        return time.perf_counter() - began
+
+    return once
+
+
+def interleaved(calls: dict[str, Callable[[], float]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of each named call in ``rounds`` rounds, in turn, after ``warmup`` rounds that do not count."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for r in range(warmup + rounds):
+        for name, call in calls.items():
+            seconds = call()
+            if r >= warmup:
+                times[name].append(seconds)
+    return times
+
+
+def median(values: list[float]) -> float:
+    """The middle one."""
+    return statistics.median(values)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of memory that a process can still take on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    with open("/proc/meminfo") as f:
+        fields: dict[str, Any] = dict(line.split(":", 1) for line in f)
+    return int(fields["MemAvailable"].split()[0]) * 1024

@@ -1,0 +1,177 @@
+"""What a run would do and cost, without doing it: ``pretrain --dry-run``."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from selectivemae.core.progress import duration
+from selectivemae.data.augment import RandomCrop
+from selectivemae.data.batch import Position
+from selectivemae.data.loader import Loader
+from selectivemae.data.stores import Store, open_stores
+from selectivemae.engine.loop import FitConfig, Trainer
+from selectivemae.engine.measure import (
+    flops_per_image,
+    free_memory,
+    saved_bytes_per_image,
+    synchronise,
+    synthetic_batch,
+)
+from selectivemae.engine.optim import adamw
+from selectivemae.engine.precision import choose_device, resolve_precision
+from selectivemae.engine.state import RunState
+from selectivemae.models.create import create_model
+from selectivemae.pretrain.config import PretrainConfig
+from selectivemae.pretrain.objective import PretrainObjective
+from selectivemae.pretrain.run import default_micro_batch
+from selectivemae.pretrain.settle import budget_of, model_arguments, schedule_of, settle
+
+# An H100 or H200: dense bf16 matrix products measured at about 790 TFLOP/s, of which such a training reaches 40 %.
+GPU_FLOPS = 0.4 * 790e12
+GPU_MEMORY = 80e9
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Figures of a run that has not been done; bytes, seconds and operations."""
+
+    model: str
+    method: str
+    device: str
+    precision: str
+    images: int
+    patches: int
+    visible: int
+    seeds: int
+    targets: int
+    parameters: int
+    encoder_parameters: int
+    flops_per_image: float
+    batch_size: int
+    micro_batch: int
+    learning_rate: float
+    bytes_for_weights: int
+    bytes_per_image: int
+    largest_micro_batch: int
+    checkpoint_bytes: int
+    disk_bytes: int
+    images_per_s: float
+    total_samples: int
+    seconds: float
+    node_seconds: float
+    node_micro_batch: int
+
+    def text(self) -> str:
+        """The plan for people."""
+        gb = 1e9
+        return "\n".join(
+            [
+                f"model        {self.model} ({self.method}), {self.parameters / 1e6:.1f} M parameters, "
+                f"{self.encoder_parameters / 1e6:.1f} M of them the encoder's",
+                f"patches      {self.patches} an image: {self.visible} seen ({self.seeds} of them seeds), "
+                f"{self.targets} rebuilt",
+                f"data         {self.images} images; {self.total_samples} to be seen "
+                f"({self.total_samples / self.images:.1f} epochs)",
+                f"step         {self.batch_size} images, {self.micro_batch} at a time, "
+                f"learning rate {self.learning_rate:.2e}, {self.precision} on {self.device}",
+                f"operations   {self.flops_per_image / 1e9:.2f} GFLOP an image, forward and backward",
+                f"memory       {self.bytes_for_weights / gb:.2f} GB for weights and optimizer, "
+                f"{self.bytes_per_image / 1e6:.1f} MB an image: {self.largest_micro_batch} images at a time fit here",
+                f"disk         {self.disk_bytes / gb:.2f} GB ({self.checkpoint_bytes / gb:.2f} GB a checkpoint)",
+                f"time here    {duration(self.seconds)} at {self.images_per_s:.0f} images/s (measured for 20 s)",
+                f"on 8 GPUs    about {duration(self.node_seconds)} and {self.node_micro_batch} images at a time on "
+                "each, if each does 316 TFLOP/s (bf16, H100 class, 80 GB) and the data keep up",
+            ]
+        )
+
+
+def plan(config: PretrainConfig, seconds: float = 20.0) -> Plan:
+    """Measure for ``seconds`` on the real data and reckon the rest; writes nothing. Raises what ``pretrain`` would."""
+    config = settle(config)
+    device = choose_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    model = create_model(**model_arguments(config)).to(device)
+    store = open_stores(config.data)
+    objective = PretrainObjective(model, config.weight_decay)
+    batch = synthetic_batch(2, config.channels, config.image_size, config.image_size, device)
+    flops, activations = flops_per_image(objective, batch), saved_bytes_per_image(objective, batch, precision)
+    micro = config.micro_batch or default_micro_batch(config.batch_size, device)
+    rate = _measure(config, objective, store, device, precision, micro, seconds)
+    parameters = sum(p.numel() for p in model.parameters())
+    encoder = sum(v.numel() for v in model.encoder_state().values())
+    weights = 16 * parameters  # weights, gradients and two moments in fp32
+    checkpoint = 12 * parameters
+    total = _total_samples(config, len(store), rate)
+    number = model.number
+    return Plan(
+        model=model.config.arch.name,
+        method=config.method,
+        device=str(device),
+        precision=precision,
+        images=len(store),
+        patches=number.patches,
+        visible=number.visible,
+        seeds=number.seeds,
+        targets=number.targets,
+        parameters=parameters,
+        encoder_parameters=encoder,
+        flops_per_image=flops,
+        batch_size=config.batch_size,
+        micro_batch=micro,
+        learning_rate=schedule_of(config, model, len(store)).lr,
+        bytes_for_weights=weights,
+        bytes_per_image=int(activations),
+        largest_micro_batch=max(int((0.9 * free_memory(device) - weights) / activations), 0),
+        checkpoint_bytes=checkpoint,
+        disk_bytes=checkpoint * (config.keep + 1) + 4 * encoder,
+        images_per_s=rate,
+        total_samples=total,
+        seconds=total / rate,
+        node_seconds=total * flops / (8 * GPU_FLOPS),
+        node_micro_batch=min(config.batch_size // 8 or 1, int((0.9 * GPU_MEMORY - weights) / activations)),
+    )
+
+
+def _total_samples(config: PretrainConfig, count: int, rate: float) -> int:
+    budget = budget_of(config)
+    if budget.minutes is not None:
+        return int(60 * budget.minutes * rate)
+    return int((budget.total_epochs(count) or 0) * count)
+
+
+def _measure(
+    config: PretrainConfig,
+    objective: PretrainObjective,
+    store: Store,
+    device: torch.device,
+    precision: str,
+    micro: int,
+    seconds: float,
+) -> float:
+    """Images a second of real training steps on the real data, loader included; the first step does not count."""
+    model = objective.model
+    schedule = schedule_of(config, model, len(store))
+    optimizer = adamw(objective.parameter_groups(), config.betas)
+    fit_config = FitConfig(budget_of(config), schedule, config.batch_size, micro, device, precision, config.clip_grad)
+    trainer, state = Trainer(objective, optimizer, fit_config), RunState()
+    augment = RandomCrop(scale=config.crop_scale, turns=config.turns)
+    with Loader(
+        store,
+        config.batch_size,
+        config.image_size,
+        config.seed,
+        channels=config.channels,
+        workers=config.workers,
+        device=device,
+        augment=augment,
+    ) as loader:
+        batches = loader.batches(Position())
+        trainer.step(next(batches)[0], state)
+        synchronise(device)
+        began, steps = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds:
+            trainer.step(next(batches)[0], state)
+            synchronise(device)
+            steps += 1
+        return steps * config.batch_size / (time.perf_counter() - began)

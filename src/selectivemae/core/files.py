@@ -50,14 +50,15 @@ def atomic_write(path: Path, data: bytes | str) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears as a whole: fill the temporary one that is handed out; it gets checksums, is flushed
-    and renamed at the end, or removed when anything fails. OutputError on a full disk or missing permission."""
+def atomic_folder(path: Path, sums: bool = True) -> Iterator[Path]:
+    """A folder that appears as a whole: fill the temporary one that is handed out; it gets checksums (unless
+    ``sums`` is False), is flushed and renamed at the end, or removed when anything fails. OutputError on a full disk or missing permission."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        write_sums(temporary)
+        if sums:
+            write_sums(temporary)
         for f in temporary.rglob("*"):
             _sync(f)
         _sync(temporary)

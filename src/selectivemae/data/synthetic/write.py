@@ -16,12 +16,8 @@ category ids are places in ``OBJECTS`` (``classes.txt``), masks hold places in `
 
 import csv
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -33,6 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from selectivemae.core.errors import ConfigError, OutputError
+from selectivemae.core.files import atomic_folder
 from selectivemae.core.order import mix, permute
 from selectivemae.data.synthetic.scene import CLASSES, Scene, class_index, scene
 from selectivemae.data.synthetic.tables import LAND, OBJECTS
@@ -80,7 +77,9 @@ def write_scenes(
     if layout not in _WRITERS:
         raise ConfigError(f"no layout {layout!r}: choose one of {', '.join(_WRITERS)}")
     jobs = _jobs([class_index(label) for label in classes], per_class, seed, test_share)
-    with _appearing(out) as folder:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} exists already: choose a new folder for the synthetic scenes")
+    with atomic_folder(out, sums=False) as folder:
         for place in dict.fromkeys(_place(layout, job) for job in jobs):
             (folder / place).mkdir(parents=True)
         work = partial(_write_one, folder, layout, seed, size)
@@ -196,19 +195,3 @@ def _quadrilateral(box: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _save_jpeg(image: NDArray[np.uint8], path: Path) -> None:
     Image.fromarray(image).save(path, quality=JPEG_QUALITY)
-
-
-@contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that takes its place at the end, or vanishes when anything fails."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} exists already: choose a new folder for the synthetic scenes")
-    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.replace(temporary, out)
-    except OSError as e:
-        raise OutputError(f"cannot write {out}: {e.strerror or e}; free space or choose another folder") from e
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -48,6 +48,7 @@ class Notes:
     entries: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, reason: str, where: str) -> None:
+        """Note that the rule ``reason`` was applied at ``where``."""
         self.entries.append((reason, where))
 
     @property

@@ -162,14 +162,14 @@ def assign(
     A candidate takes the object it overlaps most from IoU ``positive`` on. With ``low_quality``, the candidates that
     overlap an object most of all, at least by this IoU, become that object's own; of several objects the last wins.
     """
-    best = torch.zeros(len(candidates), device=candidates.device)
+    best = candidates.new_zeros(len(candidates))
     matched = torch.zeros(len(candidates), dtype=torch.int64, device=candidates.device)
     claims = []
     for start in range(0, len(objects), _OBJECTS):
         iou = overlap(objects[start : start + _OBJECTS], candidates)  # (objects of the chunk, N)
         value, index = iou.max(dim=0)
         matched = torch.where(value > best, index + start, matched)
-        best = torch.maximum(best, value.to(best.dtype))
+        best = torch.maximum(best, value)
         if low_quality is not None and len(candidates):
             top = iou.amax(dim=1, keepdim=True)
             claims.append(((iou == top) & (top >= low_quality)).nonzero() + torch.tensor([start, 0], device=iou.device))

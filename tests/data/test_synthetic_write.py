@@ -102,7 +102,7 @@ def test_what_is_there_is_never_touched_and_nothing_half_done_stays(tmp_path, mo
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="no space left on the disk"):
         write_scenes(tmp_path / "new", 1, 32, classes=SOME)
     assert [f.name for f in tmp_path.iterdir()] == ["mine"]
 

@@ -19,7 +19,8 @@ from selectivemae.core.errors import OutputError
 SUMS = "SHA256SUMS"
 
 
-def _explain(error: OSError, path: Path) -> OutputError:
+def cannot_write(error: OSError, path: Path) -> OutputError:
+    """What an error in writing ``path`` means to a user."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"no space left on the disk of {path}: free some and go on with --resume")
     return OutputError(f"cannot write {path}: {os.strerror(error.errno) if error.errno else error}")
@@ -46,13 +47,16 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         _sync(path.parent)
     except OSError as e:
         temporary.unlink(missing_ok=True)
-        raise _explain(e, path) from e
+        raise cannot_write(e, path) from e
 
 
 @contextmanager
 def atomic_folder(path: Path, sums: bool = True) -> Iterator[Path]:
-    """A folder that appears as a whole: fill the temporary one that is handed out; it gets checksums (unless
-    ``sums`` is False), is flushed and renamed at the end, or removed when anything fails. OutputError on a full disk or missing permission."""
+    """A folder that appears as a whole: fill the temporary one that is handed out; at the end it gets checksums
+    (unless ``sums`` is False), is flushed and renamed, or it is removed when anything fails.
+
+    OutputError on a full disk or missing permission.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -67,7 +71,7 @@ def atomic_folder(path: Path, sums: bool = True) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as e:
-        raise _explain(e, path) from e
+        raise cannot_write(e, path) from e
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -90,14 +94,17 @@ def check_sums(folder: Path) -> str | None:
     sums = folder / SUMS
     if not sums.is_file():
         return f"{SUMS} is missing"
-    for line in sums.read_text().splitlines():
-        digest, _, name = line.partition("  ")
-        f = folder / name
-        if not f.is_file():
+    lines = sums.read_text(errors="replace").splitlines()
+    written = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    there = {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()} - {SUMS}
+    for name in sorted(written.keys() | there):
+        if name not in there:
             return f"{name} is missing"
-        if file_sha256(f) != digest:
+        if name not in written:
+            return f"{name} is not listed in {SUMS}"
+        if file_sha256(folder / name) != written[name]:
             return f"{name} does not match its checksum"
-    return None
+    return None if there else "it is empty"
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -115,30 +122,35 @@ def prepare_output(out: Path, *, resume: bool, overwrite: bool, marker: str) -> 
     A folder with content is continued by ``resume``, emptied by ``overwrite`` (only if it holds ``marker``, the file
     that shows it to be ours), and refused otherwise.
     """
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file; --out needs a folder")
-    content = [f for f in out.iterdir() if f.name != ".lock"] if out.is_dir() else []
-    if content and overwrite:
-        if not (out / marker).is_file():
-            raise OutputError(
-                f"{out} holds files but no {marker}, so it is no run of ours: --overwrite leaves it alone"
-            )
-        for f in content:
-            if f.is_dir() and not f.is_symlink():
-                shutil.rmtree(f)
-            else:
-                f.unlink()
-    elif content and not resume:
-        raise OutputError(
-            f"{out} is not empty: continue it with --resume, replace it with --overwrite, or name another"
-        )
     try:
+        if out.exists() and not out.is_dir():
+            raise OutputError(f"{out} is a file; --out needs a folder")
+        content = [f for f in out.iterdir() if f.name != ".lock"] if out.is_dir() else []
+        if content and overwrite:
+            if not (out / marker).is_file():
+                raise OutputError(
+                    f"{out} holds files but no {marker}, so it is no run of ours: --overwrite leaves it alone"
+                )
+            with locked(out):  # never under the feet of a run that is going on
+                _empty(content)
+        elif content and not resume:
+            raise OutputError(
+                f"{out} is not empty: continue it with --resume, replace it with --overwrite, or name another"
+            )
         out.mkdir(parents=True, exist_ok=True)
         probe = out / f".probe.{uuid.uuid4().hex[:8]}.tmp"
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as e:
-        raise _explain(e, out) from e
+        raise cannot_write(e, out) from e
+
+
+def _empty(content: list[Path]) -> None:
+    for f in content:
+        if f.is_dir() and not f.is_symlink():
+            shutil.rmtree(f)
+        else:
+            f.unlink()
 
 
 @contextmanager
@@ -148,7 +160,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         f = open(path, "a+")  # noqa: SIM115 (closed below; the lock lives as long as the file is open)
     except OSError as e:
-        raise _explain(e, path) from e
+        raise cannot_write(e, path) from e
     with f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)

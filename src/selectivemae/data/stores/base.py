@@ -21,7 +21,8 @@ class Store(Protocol):
     """
 
     fingerprint: str
-    """Changes when the content does; equal for equal content wherever and however it is packed."""
+    """Changes when the content does, as far as names, sizes and checksums tell (a zip's CRC-32, a shard's SHA-256);
+    a copy of the same container elsewhere has the same."""
 
     def __len__(self) -> int: ...
 

@@ -50,7 +50,7 @@ class FolderStore(IndexedStore):
         return os.path.join(os.fsencode(self.root), self.index.name(record))
 
     def _build(self, name: str, progress: Progress | None) -> tuple[IndexBuilder, str]:
-        builder = IndexBuilder(name, progress)
+        builder = IndexBuilder(name, progress, dated=True)
         folders: dict[str, int] = {}
         walk(os.fsencode(self.root), builder, folders)
         builder.notes["folders"] = folders

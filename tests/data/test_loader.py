@@ -257,7 +257,7 @@ def test_an_epoch_behind_a_barrier_is_asked_for_late(n: int, first_of_1: int, wo
 
 def test_settings_that_do_not_fit() -> None:
     store = MemoryStore(8)
-    for wrong in ({"world": 3}, {"rank": 2, "world": 2}, {"workers": "many"}, {"augment": "cutmix"}):
+    for wrong in ({"world": 3}, {"rank": 2, "world": 2}, {"workers": "many"}, {"workers": -1}, {"augment": "cutmix"}):
         with pytest.raises(ConfigError):
             Loader(store, 4, 16, 0, **wrong)
     with pytest.raises(DataError, match="no samples"):

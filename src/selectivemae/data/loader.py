@@ -152,7 +152,7 @@ class Loader:
             raise ConfigError(f"batch size {batch_size} is not a positive multiple of the {world} processes")
         if not 0 <= rank < world:
             raise ConfigError(f"rank {rank} is outside 0..{world - 1}")
-        if isinstance(workers, str) and workers != "auto":
+        if workers != "auto" if isinstance(workers, str) else workers < 0:
             raise ConfigError(f"workers {workers!r} is neither a number nor auto")
         self.task = Task(store, image_size, channels, augmentation(augment), dct_scaling)
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world

@@ -7,6 +7,10 @@ of their own. As the chunks of a batch are few samples each, all workers end a b
 
 The parent notices a worker that died (its sentinel) or hangs (no chunk reported for ``timeout`` seconds) and names it
 with the samples it held. Workers ignore Ctrl-C and SIGTERM, which are the parent's to answer, and end with the parent.
+
+Why not threads: the native decoders release the interpreter's lock, so threads decode about as fast
+(``benchmarks/results/data.md``), but they would compete with the training loop for it, and a decoder that crashes
+would take the run along.
 """
 
 import mmap
@@ -246,6 +250,11 @@ class _Ring:
     def __reduce__(self) -> tuple[Any, ...]:
         return _attach_ring, (self.shape, reduction.DupFd(self.file))
 
+    @property
+    def chunks(self) -> int:
+        """Tasks of a batch."""
+        return -(-self.shape[1] // self.shape[5])
+
     def place(self, task: int) -> tuple[int, slice]:
         """Slot of a task and its part of the batch."""
         slots, batch, _, _, _, chunk = self.shape
@@ -254,8 +263,7 @@ class _Ring:
 
     def _layout(self) -> tuple[list[tuple[str, str, tuple[int, ...], int]], int]:
         """(name, type, shape, offset) of the arrays, and the bytes they take together."""
-        slots, batch, channels, size, workers, chunk = self.shape
-        self.chunks = -(-batch // chunk)
+        slots, batch, channels, size, workers, _ = self.shape
         arrays, offset = [], 0
         for name, kind, shape in (
             ("control", "i8", (_HELD + workers,)),

@@ -116,6 +116,11 @@ class SelectiveMAE(MaskedAutoencoder):
             targets = draw_targets(targets_by, noise_key, visible, self.number, how.mode)
         return visible, targets
 
+    @property
+    def uses_hog(self) -> bool:
+        """Whether HOG is part of a step."""
+        return "hog" in (self.selection.richness, self.selection.for_targets)
+
     def richness(self, images: Tensor, measure: str) -> Tensor:
         """Richness logits (B, L) of normalised images by a named measure."""
         return richness_logits(self.pixels(images), self.patch, measure, self.selection.temperature)

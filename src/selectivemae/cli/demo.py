@@ -65,7 +65,6 @@ def demo(
         image_size=SIZE,
         minutes=minutes,
         batch_size=64,
-        lr=1e-3,
         seed=seed,
         workers=0,
     )

@@ -47,7 +47,9 @@ class PretrainConfig(Settings):
     batch_size: Count = Field(default=64, description="Images of an optimizer step, over all devices")
     micro_batch: Count | None = Field(default=None, description="Images at a time on a device (as many as fit)")
     lr: Positive | None = Field(default=None, description="Learning rate, instead of the base rate")
-    base_lr: Positive = Field(default=1.5e-4, description="Learning rate per 256 images of a batch")
+    base_lr: Positive | None = Field(
+        default=None, description="Learning rate per 256 images of a batch (without it: 1e-3 x sqrt(batch / 256))"
+    )
     lr_scale_by_tokens: bool = Field(default=False, description="Times rebuilt / hidden patches, as the reference does")
     min_lr: Annotated[float, Field(ge=0)] = Field(default=0.0, description="Learning rate at the end")
     warmup_epochs: Annotated[float, Field(ge=0)] | None = Field(
@@ -79,6 +81,9 @@ class PretrainConfig(Settings):
     keep_every: Annotated[int, Field(ge=0)] = Field(default=0, description="Keep those of every N-th step as well")
     probe_data: str | None = Field(default=None, description="Class folders for a kNN probe during training")
     probe_every: Count = Field(default=10, description="Epochs between probes")
+    picture_every: Annotated[float, Field(ge=0)] = Field(
+        default=10.0, description="Epochs between pictures of what is learned (0: only at the end)"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

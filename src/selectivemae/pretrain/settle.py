@@ -67,18 +67,29 @@ def budget_of(config: PretrainConfig) -> Budget:
 
 def schedule_of(config: PretrainConfig, model: MaskedAutoencoder, count: int) -> Schedule:
     """The learning-rate schedule of a settled configuration over ``count`` samples an epoch (method.md, section 4)."""
-    lr = config.lr
-    if lr is None:
-        lr = config.base_lr * config.batch_size / 256
-        if config.lr_scale_by_tokens:
-            number = model.number
-            lr *= number.targets / (number.patches - number.visible)
+    lr = config.lr or learning_rate(config, model)
     warmup = 0.05
     if config.warmup_epochs is not None:
         total = budget_of(config).total_epochs(count)
         assert total is not None  # --minutes takes no --warmup-epochs
         warmup = min(config.warmup_epochs / total, 1.0)
     return Schedule(lr, config.min_lr, warmup)
+
+
+def learning_rate(config: PretrainConfig, model: MaskedAutoencoder) -> float:
+    """The peak rate where none is given: ``base_lr`` x batch / 256, as the field counts it (method.md, section 4).
+
+    Without a base rate 1e-3 x sqrt(batch / 256): the square root suits Adam from a laptop's batches to a cluster's,
+    where the linear rule leaves small batches with a rate at which nothing is learned in hours.
+    """
+    if config.base_lr is None:
+        lr = 1e-3 * (config.batch_size / 256) ** 0.5
+    else:
+        lr = config.base_lr * config.batch_size / 256
+    if config.lr_scale_by_tokens:
+        number = model.number
+        lr *= number.targets / (number.patches - number.visible)
+    return lr
 
 
 def saved_settings(out: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """An encoder from whatever a user names: a run, a file of a known layout, timm, the hub, or fresh weights."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ from selectivemae.core.errors import ConfigError, WeightsError
 from selectivemae.models._torchvision import ensure_torchvision
 from selectivemae.models.vit import architecture as vit_architecture
 from selectivemae.models.vit import build_encoder, timm_name
+from selectivemae.weights.catalogue import kept_file, names
 from selectivemae.weights.convert import NOTHING, find_layout, fit, relabel
 from selectivemae.weights.families import Size, build, native_size
 from selectivemae.weights.files import find_file, read_metadata, read_state_dict
+from selectivemae.weights.hub import fetch
 from selectivemae.weights.info import EncoderInfo
 from selectivemae.weights.layouts import RVSA_OWN
 
@@ -40,8 +43,9 @@ def load_encoder(
     """An encoder without head, in evaluation mode, with what it expects of images in ``pretrained_cfg``.
 
     ``weights`` is a run's folder, ``encoder.safetensors``, a file of any layout of ``layouts.LAYOUTS`` (recognised by
-    its keys, or forced by ``layout``), ``timm:NAME``, ``random:NAME`` (fresh weights of ``seed``) or
-    ``hf:OWNER/NAME[/FILE]``. ``image_size`` (pixels, side or (height, width)) and ``in_chans`` None take the file's.
+    its keys, or forced by ``layout``), ``timm:NAME``, ``random:NAME`` (fresh weights of ``seed``),
+    ``hf:OWNER/NAME[/FILE]``, or a name of ``catalogue.PUBLISHED``.
+    ``image_size`` (pixels, side or (height, width)) and ``in_chans`` None take the file's.
     ``backbone="rvsa"`` puts the weights of a plain vision transformer into RVSA, whose own parameters start fresh.
     ``pool`` sets what the model's ``forward`` gives: the class token or the mean of the patches.
     ``report`` gets one line for the coverage and for everything adapted; by default they are logged.
@@ -51,19 +55,35 @@ def load_encoder(
     say = report or log.info
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     scheme, _, name = str(weights).partition(":")
+    if scheme in ("random", "timm") and (layout or backbone):
+        raise ConfigError(f"{weights}: a layout or another backbone goes with a weight file only")
     with _seeded(seed):
         if scheme == "random":
             model = _random(name, size, in_chans)
         elif scheme == "timm":
             model = _timm(name, size, in_chans, pretrained=True)
+        elif scheme == "hf":
+            model = _from_path(_fetched(name), layout, backbone, size, in_chans, say)
+        elif str(weights) in names():
+            model = _from_path(kept_file(str(weights)), layout, backbone, size, in_chans, say)
         else:
-            model = _from_file(Path(weights), layout, backbone, size, in_chans, say)
+            model = _from_path(Path(weights), layout, backbone, size, in_chans, say)
     if pool is not None:
+        if not hasattr(model, "reset_classifier") or (pool == "token" and not getattr(model, "num_prefix_tokens", 0)):
+            raise ConfigError(f"{weights}: a {type(model).__name__} cannot pool by {pool}")
         cast(Any, model).reset_classifier(0, global_pool=pool)
     return model.eval()
 
 
-def _from_file(
+def _fetched(name: str) -> Path:
+    """What ``OWNER/NAME[/FILE]`` on the hub is here."""
+    parts = name.split("/", 2)
+    if len(parts) < 2:
+        raise WeightsError(f"hf:{name}: give OWNER/NAME or OWNER/NAME/FILE")
+    return fetch("/".join(parts[:2]), parts[2] if len(parts) > 2 else None)
+
+
+def _from_path(
     path: Path,
     layout_name: str | None,
     backbone: Backbone | None,
@@ -71,7 +91,32 @@ def _from_file(
     in_chans: int | None,
     say: Report,
 ) -> nn.Module:
-    file, where = find_file(path), str(path)
+    """A file of weights, or a folder; one with timm's ``config.json`` may hold any of its models."""
+    file = find_file(path)
+    config = _timm_config(file.parent)
+    if file.name == "model.safetensors" and config and not layout_name and not backbone:
+        return _timm(f"local-dir:{file.parent}", size, in_chans, pretrained=True, family=config["architecture"])
+    return _from_file(file, layout_name, backbone, size, in_chans, say)
+
+
+def _timm_config(folder: Path) -> dict[str, Any] | None:
+    """timm's description of the model in a folder, if there is one."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return config if isinstance(config, dict) and "architecture" in config else None
+
+
+def _from_file(
+    file: Path,
+    layout_name: str | None,
+    backbone: Backbone | None,
+    size: Size | None,
+    in_chans: int | None,
+    say: Report,
+) -> nn.Module:
+    where = str(file)
     state = read_state_dict(file)
     info = EncoderInfo.from_metadata(read_metadata(file), where)
     layout = find_layout(state, layout_name or ("vit" if info else None), where)
@@ -109,32 +154,37 @@ def _random(name: str, size: Size | None, in_chans: int | None) -> nn.Module:
     return _describe(model, timm_name(arch), size or (224, 224), in_chans or 3)
 
 
-def _timm(name: str, size: Size | None, in_chans: int | None, *, pretrained: bool) -> nn.Module:
-    """A timm model without head; any image size where the family allows it."""
+def _timm(
+    name: str, size: Size | None, in_chans: int | None, *, pretrained: bool, family: str | None = None
+) -> nn.Module:
+    """A timm model without head, for any image size where its kind allows; ``family`` is the name behind a path."""
     ensure_torchvision()
     import timm
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    kind = family or name
+    transformer, windows = kind.startswith(("vit_", "deit", "eva")), kind.startswith("swin")
     options: dict[str, Any] = {"num_classes": 0}
-    if size is not None and timm_takes_sizes(name):
+    if size is not None and (transformer or windows):
         options["img_size"] = size
     if in_chans is not None:
         options["in_chans"] = in_chans
-    if name.startswith(("vit_", "deit", "eva")):
+    if transformer:
         options["dynamic_img_size"] = True
-    elif name.startswith("swin"):
+    elif windows:
         options["strict_img_size"] = False
     try:
-        return timm.create_model(name, pretrained=pretrained, **options)
+        model = timm.create_model(name, pretrained=pretrained, **options)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise WeightsError(f"timm:{name}: cannot fetch its weights ({_first_line(error)})") from error
     except RuntimeError as error:
         raise WeightsError(f"timm:{name}: {_first_line(error)}; see timm.list_models() for names") from error
-
-
-def timm_takes_sizes(name: str) -> bool:
-    """Whether a timm model is built for an image size (transformers are, ResNets not)."""
-    return name.startswith(("vit_", "deit", "eva", "swin"))
+    described = dict(cast(Any, model).pretrained_cfg)
+    channels, *native = described.get("input_size", (3, 224, 224))
+    described["input_size"] = (in_chans or channels, *(size or native))
+    described.setdefault("architecture", kind)
+    cast(Any, model).pretrained_cfg = described
+    return model
 
 
 def _describe(

@@ -4,8 +4,9 @@
 
 Real scenes are cut into JPEGs (quality 90) of 256, 512 and 1024 px. All variants run interleaved in one process, each
 round over all files with new crops, one thread. Rates are images per second of processor time, which neighbours on the
-machine disturb less than the wall clock; medians over the rounds. Then one and two workers, as threads and as
-processes, by the wall clock, interleaved; the load average tells how far to trust these.
+machine disturb less than the wall clock: medians over the rounds, ratios as medians of the rounds' ratios. Then one
+and two workers, as threads and as processes, by the wall clock, interleaved; the load average tells how far to trust
+these.
 """
 
 import argparse
@@ -102,8 +103,8 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def rates(files: list[bytes], side: int, rounds: int) -> dict[str, float]:
-    """Median images per second of processor time of each variant and stage."""
+def seconds(files: list[bytes], side: int, rounds: int) -> dict[str, list[float]]:
+    """Processor seconds an image of each variant and stage in each round."""
     store = Files(files)
     exact, scaled = (Task(store, SIZE, 3, RandomCrop(), dct) for dct in (False, True))
     draw, pixels = random.Random(0), [decode(file) for file in files]
@@ -124,7 +125,7 @@ def rates(files: list[bytes], side: int, rounds: int) -> dict[str, float]:
         }
         for name, work in variants.items():
             times.setdefault(name, []).append(cpu_seconds(work) / len(files))
-    return {name: 1 / statistics.median(values) for name, values in times.items()}
+    return times
 
 
 def threads_rate(task: Task, count: int, threads: int, passes: int) -> float:
@@ -176,15 +177,16 @@ def main() -> None:
     stages, ratios, wall = [], [], []
     for side in (256, 512, 1024):
         files = cut_scenes(options.scenes, side)
-        rate = rates(files, side, options.rounds)
-        base = rate["reference"]
-        ratios.append(
-            [f"{side}²", len(files), f"{base:.0f}"]
-            + [f"{rate[name]:.0f} ({rate[name] / base:.2f}x)" for name in ("ours", "ours, DCT scaling")]
-        )
+        times = seconds(files, side, options.rounds)
+        typical = {name: statistics.median(values) for name, values in times.items()}
+        cells = [f"{1 / typical['reference']:.0f}"]
+        for name in ("ours", "ours, DCT scaling"):
+            paired = statistics.median(a / b for a, b in zip(times["reference"], times[name], strict=True))
+            cells.append(f"{1 / typical[name]:.0f} ({paired:.2f}x)")
+        ratios.append([f"{side}²", len(files), *cells])
         stages.append(
-            [f"{side}²", f"{1e3 / rate['ours']:.2f}"]
-            + [f"{1e3 / rate[name]:.3f}" for name in ("decode", "judge", "crop and resize")]
+            [f"{side}²", f"{1e3 * typical['ours']:.2f}"]
+            + [f"{1e3 * typical[name]:.3f}" for name in ("decode", "judge", "crop and resize")]
         )
         load = os.getloadavg()[0]
         many = scaling(files, max(3, options.rounds // 3))
@@ -199,7 +201,8 @@ def main() -> None:
         "Decode and crop",
         "python benchmarks/data.py",
         "Images per second of one core's processor time, JPEG quality 90 to a 224 px random resized crop;"
-        f" interleaved, medians of {options.rounds} rounds, one thread. The reference is Pillow with float transforms.",
+        f" interleaved, medians of {options.rounds} rounds (of the ratios too), one thread."
+        " The reference is Pillow with float transforms.",
         _table.markdown(["JPEG", "files", "reference", "ours (exact)", "ours, DCT scaling"], ratios),
         "Where the time goes, milliseconds an image:",
         _table.markdown(["JPEG", "all", "decode", "quality rule", "crop and resize"], stages),

@@ -60,7 +60,7 @@ images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 torch.save(model.forward_features(images).detach(), {str(run / "features.pt")!r})
 assert not any(name.startswith("selectivemae") for name in sys.modules)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
     features = torch.load(run / "features.pt", weights_only=True)
     encoder: Any = load_encoder(run)
     torch.testing.assert_close(encoder.forward_features(IMAGES), features, atol=1e-5, rtol=0)
@@ -104,6 +104,13 @@ def test_a_forced_layout_brings_its_normalisation(tmp_path: Path, tiny: Any) -> 
     assert encoder.pretrained_cfg["mean"] == (0.4182, 0.4215, 0.3991)
 
 
+def every_second_place() -> torch.Tensor:
+    """Positions (1, 17, 192) of a 4 x 4 grid whose step is 2: every second place of an 8 x 8 one."""
+    fine = sincos_positions(192, 8, 8)
+    coarse = fine[:, 1:].reshape(8, 8, 192)[::2, ::2].reshape(1, 16, 192)
+    return torch.cat([fine[:, :1], coarse], 1)
+
+
 def test_scalemae_computes_positions_for_each_size(tmp_path: Path, tiny: Any) -> None:
     torch.save({"model": tiny.state_dict() | scalemae_extras()}, tmp_path / "scalemae.pth")
     lines: list[str] = []
@@ -112,6 +119,9 @@ def test_scalemae_computes_positions_for_each_size(tmp_path: Path, tiny: Any) ->
     oracle = vit(depth=12)
     oracle.load_state_dict(tiny.state_dict() | {"pos_embed": sincos_positions(192, 4, 4)})
     torch.testing.assert_close(encoder.forward_features(IMAGES), oracle.forward_features(IMAGES), atol=2e-5, rtol=1e-5)
+    doubled: Any = load_encoder(tmp_path / "scalemae.pth", gsd_ratio=2.0)
+    oracle.load_state_dict(tiny.state_dict() | {"pos_embed": every_second_place()})
+    torch.testing.assert_close(doubled.forward_features(IMAGES), oracle.forward_features(IMAGES), atol=2e-5, rtol=1e-5)
     wide = vit(depth=12, dynamic_img_size=True)
     wide.set_input_size((32, 96))
     wide.load_state_dict(tiny.state_dict() | {"pos_embed": sincos_positions(192, 2, 6)})
@@ -193,6 +203,12 @@ def test_bad_files(tmp_path: Path, tiny: Any, run: Path) -> None:
     torch.save(short, tmp_path / "odd.pth")
     with pytest.raises(WeightsError, match="no known size has width 100"):
         load_encoder(tmp_path / "odd.pth")
+    with pytest.raises(ConfigError, match="Scale-MAE only"):
+        load_encoder(run, gsd_ratio=2.0)
+    with pytest.raises(ConfigError, match="weight file only"):
+        load_encoder("random:vit_tiny_patch16", layout="mae")
+    with pytest.raises(ConfigError, match="cannot pool"):
+        load_encoder("random:resnet18", pool="token")
     with pytest.raises(ConfigError, match="multiple of the patch size"):
         load_encoder(run, image_size=100)
     save_file(tiny.state_dict(), tmp_path / "bad.safetensors", {"architecture": "vit_tiny_patch16_224", "mean": "x"})

@@ -23,7 +23,7 @@ from selectivemae.core.errors import ConfigError, WeightsError
 from selectivemae.core.files import atomic_write
 from selectivemae.core.version import __version__
 from selectivemae.models.masked import MaskedAutoencoder
-from selectivemae.weights.files import find_file, read_metadata
+from selectivemae.weights.files import find_file, read_metadata, read_state_dict
 from selectivemae.weights.info import EncoderInfo, write_encoder
 from selectivemae.weights.load import load_encoder
 from selectivemae.weights.onnx import export_onnx, run_onnx
@@ -189,12 +189,9 @@ def _pretraining_model(weights: str | Path) -> MaskedAutoencoder | None:
     if not path.exists():
         return None
     file = find_pretraining_file(path)
-    if file.is_dir() or file.name == "encoder.safetensors":
+    if file.is_dir() or not any(key.endswith("decoder_pred.weight") for key in read_state_dict(file)):
         return None
-    try:
-        return load_pretraining_model(file)
-    except WeightsError:
-        return None
+    return load_pretraining_model(file)
 
 
 def _pretraining_error(left: MaskedAutoencoder, right: MaskedAutoencoder) -> float:
@@ -243,7 +240,6 @@ def model_card(info: EncoderInfo, name: str) -> str:
     history = f", {info.samples_seen:,} images seen" if info.samples_seen else ""
     return f"""---
 library_name: timm
-license: apache-2.0
 pipeline_tag: image-feature-extraction
 tags: [timm, remote-sensing, selectivemae]
 ---
@@ -257,6 +253,7 @@ tags: [timm, remote-sensing, selectivemae]
 | channels | {info.channels} |
 | mean | {", ".join(f"{value:g}" for value in info.mean)} (pixels in 0 to 1) |
 | std | {", ".join(f"{value:g}" for value in info.std)} |
+| licence | that of the weights this was made from; state it here before you publish |
 | written by | selectivemae {info.version} |
 
 ```python

@@ -37,6 +37,7 @@ def load_encoder(
     image_size: int | Size | None = None,
     in_chans: int | None = None,
     pool: Pool | None = None,
+    gsd_ratio: float = 1.0,
     seed: int = 0,
     report: Report | None = None,
 ) -> nn.Module:
@@ -48,6 +49,7 @@ def load_encoder(
     ``image_size`` (pixels, side or (height, width)) and ``in_chans`` None take the file's.
     ``backbone="rvsa"`` puts the weights of a plain vision transformer into RVSA, whose own parameters start fresh.
     ``pool`` sets what the model's ``forward`` gives: the class token or the mean of the patches.
+    ``gsd_ratio`` is Scale-MAE's: ground sampling distance of the images over that of its training.
     ``report`` gets one line for the coverage and for everything adapted; by default they are logged.
     Vision transformers come as timm's ``VisionTransformer`` (images (B, C, H, W) of any size that the patch divides;
     ``forward_features`` gives (B, 1 + L, E)). Raises ``WeightsError`` when less than 95 % of the encoder is covered.
@@ -68,6 +70,10 @@ def load_encoder(
             model = _from_path(kept_file(str(weights)), layout, backbone, size, in_chans, say)
         else:
             model = _from_path(Path(weights), layout, backbone, size, in_chans, say)
+    if gsd_ratio != 1:
+        if not hasattr(model, "gsd_ratio"):
+            raise ConfigError(f"{weights}: a ground sampling distance means something to Scale-MAE only")
+        cast(Any, model).gsd_ratio = gsd_ratio
     if pool is not None:
         if not hasattr(model, "reset_classifier") or (pool == "token" and not getattr(model, "num_prefix_tokens", 0)):
             raise ConfigError(f"{weights}: a {type(model).__name__} cannot pool by {pool}")

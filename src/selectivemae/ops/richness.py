@@ -6,6 +6,7 @@ standardised afterwards over each image's patches, so that its scale does not de
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor
 
 BINS = 9  # unsigned orientations, as in Dalal & Triggs (2005) and MaskFeat (arXiv 2112.09133)
 GREY_LEVELS = 32
+UNIT = 65280.0  # 255 * 256
 
 
 def _cell_sums(x: Tensor, side: int) -> Tensor:
@@ -28,43 +30,58 @@ def _gradients(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Reflect padding. Sobel is separable: a difference along one axis of a 1-2-1 sum along the other. Pixels are
     whole multiples of 1/65280 here (8-bit values are whole multiples of 256 of them), so that these sums are exact
-    and which channel is the strongest does not hang on the last bit of a device's arithmetic.
+    and which channel is the strongest does not hang on the last bit of a device's arithmetic. All three are in that
+    unit.
     """
-    p = F.pad(torch.round(images * 65280.0), (1, 1, 1, 1), mode="reflect")
-    rows = p[..., :-2, :] + p[..., 2:, :] + 2 * p[..., 1:-1, :]
-    columns = p[..., :-2] + p[..., 2:] + 2 * p[..., 1:-1]
+    p = F.pad((images * UNIT).round_(), (1, 1, 1, 1), mode="reflect")
+    rows = (p[..., :-2, :] + p[..., 2:, :]).add_(p[..., 1:-1, :], alpha=2)
+    columns = (p[..., :-2] + p[..., 2:]).add_(p[..., 1:-1], alpha=2)
     gx = rows[..., 2:] - rows[..., :-2]
     gy = columns[..., 2:, :] - columns[..., :-2, :]
-    energy = gx * gx + gy * gy
+    energy = torch.addcmul(gx * gx, gy, gy)
     x, y, strongest = gx[:, 0], gy[:, 0], energy[:, 0]
     for channel in range(1, images.shape[1]):
         better = energy[:, channel] > strongest
         x = torch.where(better, gx[:, channel], x)
         y = torch.where(better, gy[:, channel], y)
-        strongest = torch.where(better, energy[:, channel], strongest)
-    return x / 65280.0, y / 65280.0, strongest.sqrt() / 65280.0
+        strongest = torch.maximum(strongest, energy[:, channel])
+    return x, y, strongest.sqrt_()
 
 
-def _votes(magnitude: Tensor, orientation: Tensor, cell: int) -> Tensor:
-    """Sums (B, H/cell, W/cell, BINS) of magnitudes (B, H, W) per cell and orientation bin (B, H, W) int64."""
+@lru_cache(maxsize=8)
+def _cell_of_pixels(height: int, width: int, cell: int) -> Tensor:
+    """(height, width) int32 on the CPU: the number of each pixel's cell, in row-major order."""
+    row = torch.arange(height, dtype=torch.int32)[:, None] // cell
+    return row * (width // cell) + torch.arange(width, dtype=torch.int32) // cell
+
+
+def _votes(magnitude: Tensor, sector: Tensor, cell: int) -> Tensor:
+    """Sums (B, H/cell, W/cell, BINS) of magnitudes (B, H, W) per cell and unsigned orientation.
+
+    ``sector`` (B, H, W) int32 numbers the signed orientation from -BINS to BINS; those that differ by BINS are
+    opposite, and so one unsigned orientation.
+    """
     b, h, w = magnitude.shape
-    if magnitude.device.type == "cpu":
-        row = torch.arange(b * h).reshape(b, h, 1) // cell  # h is a multiple of cell: cells count on over images
-        place = (row * (w // cell) + torch.arange(w) // cell) * BINS + orientation
-        sums = magnitude.new_zeros(b * (h // cell) * (w // cell) * BINS)
-        return sums.index_add_(0, place.flatten(), magnitude.flatten()).reshape(b, h // cell, w // cell, BINS)
-    # Elsewhere index_add_ adds in no fixed order: a sum per bin is deterministic.
-    return torch.stack([_cell_sums(magnitude * (orientation == k), cell) for k in range(BINS)], dim=-1)
+    if magnitude.device.type != "cpu":
+        # index_add_ adds in no fixed order there: a sum per bin is deterministic.
+        bins = sector.remainder(BINS)
+        return torch.stack([_cell_sums(magnitude * (bins == k), cell) for k in range(BINS)], dim=-1)
+    slots = 2 * BINS + 1
+    place = _cell_of_pixels(b * h, w, cell).reshape(b, h, w) * slots + (sector + BINS)
+    sums = magnitude.new_zeros(b * (h // cell) * (w // cell) * slots)
+    sums.index_add_(0, place.flatten(), magnitude.flatten())
+    sums = sums.reshape(b, h // cell, w // cell, slots)
+    votes = sums[..., :BINS] + sums[..., BINS : 2 * BINS]
+    votes[..., 0] += sums[..., 2 * BINS]
+    return votes
 
 
 def _hog(images: Tensor, patch: int) -> Tensor:
     x, y, magnitude = _gradients(images)
-    angle = torch.atan2(y, x)
-    angle = torch.where(angle < 0, angle + math.pi, angle)
-    orientation = torch.floor(angle * (BINS / math.pi)).long() % BINS  # an angle of pi is one of 0
+    sector = torch.atan2(y, x).mul_(BINS / math.pi).floor_().int()
     cell = 8 if patch % 8 == 0 else patch // 2 if patch % 2 == 0 else patch
-    energy = _votes(magnitude, orientation, cell).square().sum(dim=-1)
-    return torch.log1p(torch.sqrt(_cell_sums(energy, patch // cell))).flatten(1)
+    energy = _votes(magnitude, sector, cell).square().sum(dim=-1)
+    return torch.log1p(_cell_sums(energy, patch // cell).sqrt() / UNIT).flatten(1)
 
 
 def hog(images: Tensor, patch: int) -> Tensor:

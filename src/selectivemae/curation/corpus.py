@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -81,7 +81,7 @@ def describe(corpus: Path, number: int, config: CurateConfig, sources: Sources, 
     entry = {
         "folder": folder.name,
         "samples": fresh.num_rows,
-        "bytes": int(pc.sum(fresh.column("size")).as_py() or 0),
+        "bytes": int(fresh.column("size").to_numpy().sum(dtype=np.int64)),
         "shards": len(list((folder / "manifest").glob("part-*.parquet"))),
         "config_digest": hashlib.sha256(settled.encode()).hexdigest()[:16],
         "sources": funnel,
@@ -97,35 +97,58 @@ def describe(corpus: Path, number: int, config: CurateConfig, sources: Sources, 
         "samples": rows.num_rows,
         "generations": [*earlier, entry],
     }
-    atomic_write(corpus / "README.md", card.readme(content))
-    atomic_write(corpus / "LICENSES.md", card.licences(content))
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    atomic_write(corpus / SUMS, _sums(corpus, content, text))
-    atomic_write(corpus / "corpus.json", text)  # last: what it names is whole
+    _state(corpus, content, {entry["folder"] for entry in earlier})
     return content["digest"]
 
 
-def _sums(corpus: Path, content: dict[str, Any], text: str) -> str:
-    """Checksums of every file, in the format of the sha256sum tool; those of finished generations are taken over."""
+def restate(corpus: Path, touched: list[Path]) -> None:
+    """Write totals, digest and checksums anew after images were taken out of some generations."""
+    content = read_corpus(corpus)
+    for entry in content["generations"]:
+        folder = corpus / entry["folder"]
+        if folder not in touched:
+            continue
+        rows = manifest([folder], ["source", "size"])
+        entry["samples"] = rows.num_rows
+        entry["bytes"] = int(rows.column("size").to_numpy().sum(dtype=np.int64))
+        kept = Counter(rows.column("source").to_pylist())
+        lost = tables.read(sorted((folder / "dropped").glob("*.parquet")), tables.DROPPED, ["source", "reason"])
+        removed = Counter(row["source"] for row in lost.to_pylist() if row["reason"] == "removed")
+        for name, funnel in entry["sources"].items():
+            funnel["kept"] = kept.get(name, 0)
+            if name in removed:
+                funnel["dropped"]["removed"] = removed[name]
+    everything = manifest(generations(corpus), ["id", "content_id", "size", "crc32"])
+    content |= {"digest": corpus_digest(everything), "samples": everything.num_rows}
+    untouched = {entry["folder"] for entry in content["generations"] if corpus / entry["folder"] not in touched}
+    _state(corpus, content, untouched)
+
+
+def _state(corpus: Path, content: dict[str, Any], unchanged: set[str]) -> None:
+    """Write what describes a corpus; checksums of ``unchanged`` generations are taken over."""
+    atomic_write(corpus / "README.md", card.readme(content))
+    atomic_write(corpus / "LICENSES.md", card.licences(content))
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    atomic_write(corpus / SUMS, _sums(corpus, content, text, unchanged))
+    atomic_write(corpus / "corpus.json", text)  # last: what it names is whole
+
+
+def _sums(corpus: Path, content: dict[str, Any], text: str, unchanged: set[str]) -> str:
+    """Checksums of every file, in the format of the sha256sum tool."""
     known: dict[str, str] = {}
     if (corpus / SUMS).exists():
         for line in (corpus / SUMS).read_text().splitlines():
             digest, _, name = line.partition("  ")
-            known[name] = digest
-    finished = tuple(entry["folder"] + "/" for entry in content["generations"][:-1])
-    lines = []
-    for path in _files(corpus, content):
-        name = path.relative_to(corpus).as_posix()
-        if name == "corpus.json":
-            continue
-        digest = known.get(name) if name.startswith(finished) and finished else None
-        lines.append((name, digest or file_sha256(path)))
-    lines.append(("corpus.json", hashlib.sha256(text.encode()).hexdigest()))
-    return "".join(f"{digest}  {name}\n" for name, digest in sorted(lines))
+            if name.partition("/")[0] in unchanged:
+                known[name] = digest
+    names = [path.relative_to(corpus).as_posix() for path in _files(corpus, content)]
+    lines = {name: known.get(name) or file_sha256(corpus / name) for name in names}
+    lines["corpus.json"] = hashlib.sha256(text.encode()).hexdigest()
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(lines.items()))
 
 
 def _files(corpus: Path, content: dict[str, Any]) -> Iterator[Path]:
-    yield from (corpus / name for name in ("README.md", "LICENSES.md", "corpus.json"))
+    yield from (corpus / name for name in ("README.md", "LICENSES.md"))
     for entry in content["generations"]:
         for part in ("shards", "manifest", "dropped", "pairs", "eval_overlap", "config"):
             yield from sorted(path for path in (corpus / entry["folder"] / part).rglob("*") if path.is_file())

@@ -109,14 +109,19 @@ def _renumbered(pairs: Pairs, places: Int64) -> Pairs:
 
 def _known(spool: Spool, rows: Int64, old: Old) -> tuple[Int64, Losses]:
     """Rows whose pixels, or whose very id, a corpus already holds."""
-    place = pc.index_in(spool.rows.column("content_id").take(pa.array(rows)), value_set=old.content)
-    again = pc.index_in(spool.rows.column("id").take(pa.array(rows)), value_set=old.ids)
-    place = pc.coalesce(again, place).to_numpy(zero_copy_only=False).astype(np.float64)
-    known = np.flatnonzero(~np.isnan(place))
+    again = _index_in(spool.rows.column("id").take(pa.array(rows)), old.ids)
+    place = np.where(again >= 0, again, _index_in(spool.rows.column("content_id").take(pa.array(rows)), old.content))
+    known = np.flatnonzero(place >= 0)
     none = np.full(len(known), -1, np.int64)
-    keeper = place[known].astype(np.int64)
+    keeper = place[known]
     losses = Losses(rows[known], ["exact_dup"] * len(known), keeper, none, none, np.full(len(known), np.nan), none)
     return rows[known], losses
+
+
+def _index_in(values: pa.ChunkedArray, known: pa.ChunkedArray) -> Int64:
+    """Place of each value among the known ones, -1 where it is new."""
+    found = pc.call_function("index_in", [values], pc.SetLookupOptions(value_set=known.combine_chunks()))
+    return found.fill_null(-1).to_numpy().astype(np.int64)
 
 
 def _losses(spool: Spool, losses: Losses, keepers: pa.ChunkedArray) -> pa.Table:
@@ -163,7 +168,7 @@ def _extra(spool: Spool, kept: Int64, group: Int64, losses: Losses) -> pa.Table:
     heads = words(fixed(spool.rows.column("id"), 16)[:, :8])[:, 0]
     leaders, size = np.unique(group, return_counts=True)
     several = np.isin(group, leaders[size > 1]) | (counts > 0)
-    category = spool.column("category")
+    category = spool.column("category").tolist()
     others: dict[int, set[str]] = {}
     for row, keeper in zip(losses.row.tolist(), losses.keeper.tolist(), strict=True):
         if category[row] is not None and category[row] != category[keeper]:

@@ -148,12 +148,15 @@ def judge(figures: Statistics, rules: Rules, identity: bytes) -> Verdict | None:
 
 
 def distinct_colours(pixels: UInt8) -> int:
-    """How many colours a lattice of at most 65,536 pixels of (H, W, 3) holds: few mean a label map."""
+    """How many colours a lattice of at most 65,536 pixels of (H, W, 3) holds: few mean a label map.
+
+    Beyond 64 it is only told that they are many.
+    """
     step = max(1, int(np.ceil((pixels.shape[0] * pixels.shape[1] / 65536) ** 0.5)))
     lattice = pixels[::step, ::step].astype(np.uint32)
     packed = (lattice[..., 0] << 16) | (lattice[..., 1] << 8) | lattice[..., 2]
-    first = np.unique(packed.ravel()[:4096])
-    return len(first) if len(first) > 256 else len(np.unique(packed))
+    few = np.unique(packed.ravel()[:: max(1, packed.size // 1024)])
+    return len(few) if len(few) > 64 else len(np.unique(packed))  # a picture shows its many colours at once
 
 
 def jpeg_quality(data: bytes) -> float:

@@ -5,13 +5,12 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from selectivemae.core.config import read_yaml, write_settled
 from selectivemae.core.errors import ConfigError, OutputError
@@ -25,7 +24,7 @@ from selectivemae.curation.corpus import describe, generations, old_side
 from selectivemae.curation.decide import Decision, decide
 from selectivemae.curation.engine import Quarantined, run_stage
 from selectivemae.curation.pool import LocalPool
-from selectivemae.curation.read import read_chunk
+from selectivemae.curation.read import Chunk, read_chunk
 from selectivemae.curation.scan import Container, scan, settled_sources
 from selectivemae.curation.slice import Window
 from selectivemae.curation.sources import Sources
@@ -155,8 +154,12 @@ def _memory(config: CurateConfig) -> int | None:
     return int(config.worker_memory_gib * 2**30) if config.worker_memory_gib else None
 
 
-def _largest_first(chunks: list[Any]) -> list[Task]:
-    return sorted(chunks, key=lambda chunk: (chunk.start - chunk.stop, chunk.name))
+def _largest_first(chunks: list[Chunk]) -> Sequence[Task]:
+    return sorted(chunks, key=_size_and_name)
+
+
+def _size_and_name(chunk: Chunk) -> tuple[int, str]:
+    return chunk.start - chunk.stop, chunk.name
 
 
 def _shown(line: ProgressLine, what: str) -> Callable[[int, int], None]:
@@ -195,8 +198,9 @@ def _dropped(
     marked = pa.array([number] * everything.num_rows, pa.uint16())
     everything = everything.set_column(place, tables.DROPPED.field("generation"), marked)
     keys = everything.select(["id", "member"]).append_column("why", everything.column("reason").cast(pa.string()))
-    order = pc.sort_indices(keys, [("id", "ascending"), ("why", "ascending"), ("member", "ascending")])
-    return everything.take(order)
+    keys = keys.append_column("row", pa.array(range(keys.num_rows), pa.int64()))
+    ordered = keys.sort_by([("id", "ascending"), ("why", "ascending"), ("member", "ascending"), ("row", "ascending")])
+    return everything.take(ordered.column("row"))
 
 
 def _write_tables(

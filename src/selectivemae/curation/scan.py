@@ -44,11 +44,12 @@ def settled_sources(config: CurateConfig) -> Sources:
 
 
 def _distinct(sources: tuple[Source, ...]) -> tuple[Source, ...]:
+    """The sources sorted by name, so that their order changes nothing. ConfigError for two of one name."""
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two sources are called {name!r}; names are part of every id: give one another name")
-    return sources
+    return tuple(sorted(sources, key=lambda source: source.name))
 
 
 def scan(sources: Sources, config: CurateConfig) -> list[Container]:
@@ -57,7 +58,7 @@ def scan(sources: Sources, config: CurateConfig) -> list[Container]:
     StoreError (what, where) for one that is missing or unreadable: a corpus that silently lacks a source is none.
     """
     found: list[Container] = []
-    for source in sorted(sources.sources, key=lambda s: s.name):
+    for source in sources.sources:
         for name, path in sorted(zip(distinct_names(source.path), source.path, strict=True)):
             try:
                 store = open_store(path)

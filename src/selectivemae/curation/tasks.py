@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 Counts = dict[str, int]
-Mark = Callable[..., None]  # mark(member, seconds): this member is next and may take so long
+Mark = Callable[[int, float], None]  # mark(member, seconds): this member is next and may take so long
+Job = Callable[[Any, Path, Mark], Counts]  # at the top of a module: does a task into a folder, returns counts, no data
 
 
 class Task(Protocol):
@@ -34,12 +35,6 @@ class Divisible(Protocol):
     def without(self, member: int, reason: str) -> "Divisible":
         """The same work, with a member noted as left out for ``reason``."""
         ...
-
-
-class Job(Protocol):
-    """A function at the top of a module: does a task into a folder, and returns counts (never data)."""
-
-    def __call__(self, task: Any, folder: Path, mark: Mark) -> Counts: ...
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """``selectivemae demo``: the main job end to end in minutes, offline."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -13,6 +12,7 @@ from selectivemae.core.files import prepare_output
 
 SIZE = 64  # pixels: small enough that a laptop sees every scene dozens of times in minutes
 MARKER = "demo.txt"
+Say = Callable[[str], None]
 
 NEXT = """
 Next, with your own images:
@@ -39,11 +39,6 @@ def demo(
     set_up_logging(quiet or json)
     if minutes <= 0:
         raise ConfigError(f"--minutes must be above 0, got {minutes}")
-    from selectivemae.cli.probe import run_probe, table
-    from selectivemae.pretrain.config import PretrainConfig
-    from selectivemae.pretrain.run import pretrain
-    from selectivemae.probing.run import ProbeConfig, open_labelled
-
     again = overwrite or (out / MARKER).is_file()
     prepare_output(out, resume=False, overwrite=again, marker=MARKER)
     (out / MARKER).write_text("Made by `selectivemae demo`; it may be replaced by another demo.\n")
@@ -52,48 +47,53 @@ def demo(
         if not (quiet or json):
             print(text, flush=True)
 
-    source = data or _scenes(out / "scenes", seed, say)
     if data:
         say(f"1. Real images: {data}")
+    source = str(data or _scenes(out / "scenes", seed, say))
+    found = _pretrain(source, out / "run", minutes, seed, quiet or json, say)
+    found["probe"] = _probe(source, out / "run", seed, say)
+    if json:
+        print_json(found)
+        return
+    say(f"4. Report: {out / 'run' / 'report.html'}")
+    print(NEXT.format(encoder=out / "run" / "encoder.safetensors"))
+
+
+def _scenes(folder: Path, seed: int, say: Say) -> Path:
+    """Generate labelled overhead scenes."""
+    from selectivemae.data.synthetic import CLASSES, write_scenes
+
+    say(f"1. Generated overhead scenes of {len(CLASSES)} classes (synthetic; --data takes real images)")
+    write_scenes(folder, 60, size=96, seed=seed)
+    return folder
+
+
+def _pretrain(source: str, run: Path, minutes: float, seed: int, quiet: bool, say: Say) -> dict[str, Any]:
+    from selectivemae.pretrain.config import PretrainConfig
+    from selectivemae.pretrain.run import pretrain
+
     say(
         f"2. Pre-training a ViT-tiny with SelectiveMAE for {minutes:g} minutes (15 % of the patches seen, 25 % rebuilt)"
     )
     settings = PretrainConfig(
-        data=[str(source)],
-        out=out / "run",
-        model="vit_tiny_patch8",
-        image_size=SIZE,
-        minutes=minutes,
-        batch_size=64,
-        seed=seed,
-        workers=0,
+        data=[source], out=run, model="vit_tiny_patch8", image_size=SIZE, minutes=minutes, seed=seed, workers=0
     )
-    result = pretrain(settings, quiet=quiet or json)
+    result = pretrain(settings, quiet=quiet)
     say(f"   {result.samples} images seen ({result.epochs:.0f} epochs), loss {result.loss or 0:.3f}")
-    found = {"run": str(result.out), "samples": result.samples, "loss": result.loss}
+    return {"run": str(run), "samples": result.samples, "epochs": result.epochs, "loss": result.loss}
+
+
+def _probe(source: str, run: Path, seed: int, say: Say) -> dict[str, Any] | None:
+    """Probe the run where the images have labels."""
+    from selectivemae.cli.probe import run_probe, table
+    from selectivemae.probing.run import ProbeConfig, open_labelled
+
     try:
-        open_labelled(str(source), seed)
-        labelled = True
+        open_labelled(source, seed)
     except DataError as e:
-        labelled = False
         say(f"3. No probe: {e}")
-    if labelled:
-        say("3. Probing the frozen features")
-        probed = run_probe(str(result.out), ProbeConfig(data=str(source), seed=seed))
-        say(table(probed))
-        found["probe"] = probed.as_dict()
-    if json:
-        print_json(found)
-        return
-    say(f"4. Report: {result.out / 'report.html'}")
-    print(NEXT.format(encoder=result.out / "encoder.safetensors"))
-
-
-def _scenes(folder: Path, seed: int, say: Callable[[str], None]) -> Path:
-    """Generate labelled overhead scenes, made new each time."""
-    from selectivemae.data.synthetic import CLASSES, write_scenes
-
-    say(f"1. Generating overhead scenes of {len(CLASSES)} classes (synthetic, no download)")
-    shutil.rmtree(folder, ignore_errors=True)
-    write_scenes(folder, 60, size=96, seed=seed)
-    return folder
+        return None
+    say("3. Probing the frozen features, beside what they must beat")
+    probed = run_probe(str(run), ProbeConfig(data=source, seed=seed))
+    say(table(probed))
+    return probed.as_dict()

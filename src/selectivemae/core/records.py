@@ -8,6 +8,7 @@ quarantine.csv
 """
 
 import csv
+import errno
 import io
 import json
 import math
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from selectivemae.core.errors import DataError
-from selectivemae.core.files import atomic_write
+from selectivemae.core.files import atomic_write, cannot_write
 
 
 def _plain(value: Any) -> Any:
@@ -34,13 +35,18 @@ class Metrics:
         if path.exists():
             kept = [] if resume_step is None else [r for r in read_metrics(path) if r.get("step", 0) <= resume_step]
             atomic_write(path, "".join(json.dumps(r) + "\n" for r in kept))
-        self._file = open(path, "a")  # noqa: SIM115 (lives as long as the run)
+        # Unbuffered: what a full disk refused is not tried again when the file is closed.
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (lives as long as the run)
 
     def write(self, kind: str, step: int, **figures: Any) -> None:
-        """Append one line and flush it."""
+        """Append one line. OutputError on a full disk."""
         record = {"kind": kind, "step": step} | {k: _plain(v) for k, v in figures.items()}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        line = (json.dumps(record) + "\n").encode()
+        try:
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, "part of a line")
+        except OSError as e:
+            raise cannot_write(e, self.path) from e
 
     def close(self) -> None:
         """Close the file."""

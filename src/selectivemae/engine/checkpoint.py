@@ -11,11 +11,14 @@ checkpoints/
 """
 
 import json
+import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -63,23 +66,35 @@ def save_checkpoint(
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f"step-{step:08d}"
     with atomic_folder(folder) as temporary:
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in model.items()}, temporary / "model.safetensors", metadata
-        )
-        save_file(optimizer, temporary / "optimizer.safetensors")
+        weights = {k: v.detach().cpu().contiguous() for k, v in model.items()}
+        _write_tensors(temporary / "model.safetensors", weights, metadata)
+        _write_tensors(temporary / "optimizer.safetensors", optimizer)
         if stream:
-            save_file(stream, temporary / "stream.safetensors")
+            _write_tensors(temporary / "stream.safetensors", stream)
         (temporary / "state.json").write_text(json.dumps(state, indent=1))
     atomic_write(root / "latest", folder.name + "\n")
     return folder
 
 
-def prune_checkpoints(root: Path, keep: int, keep_every: int) -> None:
-    """Delete all but the last ``keep`` checkpoints, and those whose step ``keep_every`` (0: none) divides."""
-    for folder in sorted(root.glob("step-*"))[:-keep]:
-        step = int(folder.name.removeprefix("step-"))
-        if not (keep_every and step % keep_every == 0):
-            shutil.rmtree(folder, ignore_errors=True)
+def _write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
+    """``save_file``, whose errors of the disk are no OSError but say the system's number in their text."""
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as e:
+        found = re.search(r"os error (\d+)", str(e))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from e
+
+
+def prune_checkpoints(root: Path, newest: int, keep: int, keep_every: int) -> None:
+    """Delete all but the last ``keep`` checkpoints up to step ``newest``, and those whose step ``keep_every`` (0: none)
+    divides. Later ones go as well: they are damaged ones, behind which a resume went back."""
+    folders = {int(f.name.removeprefix("step-")): f for f in root.glob("step-*")}
+    whole = sorted(step for step in folders if step <= newest)
+    kept = {*whole[-keep:], *(step for step in whole if keep_every and step % keep_every == 0)}
+    for step in folders.keys() - kept:
+        shutil.rmtree(folders[step], ignore_errors=True)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

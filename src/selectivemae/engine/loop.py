@@ -108,6 +108,8 @@ def fit(
     """
     trainer = Trainer(objective, optimizer, config)
     objective.model.train()
+    # Of a resumed run the length may be another one now.
+    state.progress = config.budget.progress(state.epochs, state.samples, state.elapsed)
     batches = stream.batches(state.position)
     with ExitStack() as ends, StopSignal() as stop:
         for hook in reversed(hooks):

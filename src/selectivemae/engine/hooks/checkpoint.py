@@ -15,7 +15,8 @@ from selectivemae.engine.state import BaseHook, Hook, RunState
 class CheckpointHook(BaseHook):
     """A checkpoint every ``minutes`` of training or every ``steps`` steps, and at the end, however it comes.
 
-    ``beside`` is called after each with the state, to write what goes with it (the encoder's own file).
+    ``beside`` is called after each with the state, to write what goes with it (the encoder's own file);
+    ``saved_step`` is that of the checkpoint from which a run goes on.
     """
 
     name = "checkpoint"
@@ -35,13 +36,15 @@ class CheckpointHook(BaseHook):
         metadata: dict[str, str],
         stream_tensors: Callable[[], dict[str, Tensor]],
         beside: Callable[[RunState], None],
+        saved_step: int | None = None,
     ) -> None:
         self.root, self.model, self.optimizer, self.hooks = root, model, optimizer, hooks
         self.minutes, self.steps, self.keep, self.keep_every = minutes, steps, keep, keep_every
         self.identity, self.metadata = identity, metadata
         self.stream_tensors, self.beside = stream_tensors, beside
         self._last_time = time.monotonic()
-        self._last_step: int | None = None
+        self._last_step = saved_step
+        self._beside_step: int | None = None  # a kill may have come between a checkpoint and what lies beside it
         self._failed = False
 
     def after_step(self, state: RunState) -> None:
@@ -63,10 +66,14 @@ class CheckpointHook(BaseHook):
         except OutputError:
             self._failed = True
             raise
-        prune_checkpoints(self.root, self.keep, self.keep_every)
-        self._last_time, self._last_step = time.monotonic(), state.step
+        prune_checkpoints(self.root, state.step, self.keep, self.keep_every)
+        self._last_time, self._last_step, self._beside_step = time.monotonic(), state.step, state.step
 
     def close(self, state: RunState) -> None:
         """Save the last whole state, unless it is saved already or the disk just refused."""
-        if state.whole and not self._failed and state.step > 0 and state.step != self._last_step:
+        if not state.whole or self._failed or state.step == 0:
+            return
+        if state.step != self._last_step:
             self.write(state)
+        elif state.step != self._beside_step:
+            self.beside(state)

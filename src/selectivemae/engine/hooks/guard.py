@@ -12,8 +12,10 @@ class GuardHook(BaseHook):
     """Reports every step whose loss or gradient was not finite (its update was skipped on the device), with the ids
     of its samples, and stops training after ``limit`` of them in a row.
 
-    The flags are read every ``every`` steps, so that the device is not waited for at each.
+    The flags are read every ``every`` steps, so that the device is not waited for at each, and when state is saved.
     """
+
+    name = "guard"
 
     name = "guard"
 
@@ -23,6 +25,7 @@ class GuardHook(BaseHook):
         self.limit = limit
         self._pending: list[tuple[int, Tensor, Tensor, Tensor]] = []
         self._in_a_row = 0
+        self._too_many: int | None = None  # the step that was one too many
 
     def after_step(self, state: RunState) -> None:
         """Keep the step's flag; look at the flags when it is time. Raises TrainingError."""
@@ -32,6 +35,20 @@ class GuardHook(BaseHook):
         self._pending.append((state.step, state.finite, state.loss, state.batch.index))
         if len(self._pending) >= self.every:
             self._look()
+        if self._too_many is not None:
+            raise TrainingError(
+                f"loss or gradient was not finite {self.limit} steps in a row (last step {self._too_many}): training "
+                "stopped and its state is saved; look at the samples named in metrics.jsonl, or lower the learning rate"
+            )
+
+    def save(self) -> dict:
+        """How many of the last steps were not finite."""
+        self._look()
+        return {"in_a_row": self._in_a_row}
+
+    def restore(self, saved: dict) -> None:
+        """Take it back; a run that was stopped for it gets its ``limit`` of steps again."""
+        self._in_a_row = saved["in_a_row"] % self.limit
 
     def _look(self) -> None:
         pending, self._pending = self._pending, []
@@ -43,8 +60,5 @@ class GuardHook(BaseHook):
             culprits = index[~loss.isfinite().cpu()]
             # Finite losses with a gradient that is not: any of the batch may be the cause.
             self.report(step, (culprits if len(culprits) else index).tolist())
-            if self._in_a_row >= self.limit:
-                raise TrainingError(
-                    f"loss or gradient was not finite {self.limit} steps in a row (last step {step}): training stopped "
-                    "and its state is saved; look at the samples named in metrics.jsonl, or lower the learning rate"
-                )
+            if self._in_a_row >= self.limit and self._too_many is None:
+                self._too_many = step

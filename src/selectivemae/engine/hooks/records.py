@@ -67,7 +67,3 @@ class RecordHook(BaseHook):
     def restore(self, saved: dict) -> None:
         """Take the open window back."""
         self._sum, self._count = saved["sum"], saved["count"]
-
-    def close(self, state: RunState) -> None:
-        """Close the file."""
-        self.metrics.close()

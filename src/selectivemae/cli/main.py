@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "selectivemae.cli.demo:demo",
     "pretrain": "selectivemae.cli.pretrain:pretrain",
     "probe": "selectivemae.cli.probe:probe",
+    "inspect": "selectivemae.cli.inspect:inspect",
     "bench": "selectivemae.cli.bench:app",
 }
 

@@ -2,13 +2,17 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from selectivemae.cli.common import ConfigFile, Json, Quiet, Recipe, Verbose, print_json, set_up_logging, settings_from
 from selectivemae.core.progress import duration
 from selectivemae.pretrain.config import PretrainConfig
+
+if TYPE_CHECKING:
+    from selectivemae.models.masked import MaskedAutoencoder
+    from selectivemae.pretrain.probe_hook import Probe
 
 Flag = Annotated[bool, Parameter(negative=())]
 LENGTHS = ("epochs", "samples_seen", "minutes")
@@ -51,12 +55,50 @@ def pretrain(
         else:
             print(planned.text())
         return
-    result = run(settled, resume=resume, overwrite=overwrite, quiet=quiet)
+    from selectivemae.reports.page import write_report
+
+    result = run(
+        settled, resume=resume, overwrite=overwrite, quiet=quiet, probe=knn_probe(settled), report=write_report
+    )
     if json:
         print_json(asdict(result))
         return
     loss = f", loss {result.loss:.4f}" if result.loss is not None else ""
     print(
         f"{result.out}: {result.steps} steps, {result.epochs:.1f} epochs, {result.samples} images "
-        f"in {duration(result.seconds)}{loss}\nencoder: {result.out}/encoder.safetensors"
+        f"in {duration(result.seconds)}{loss}\nencoder: {result.out}/encoder.safetensors\n"
+        f"report: {result.out}/report.html"
     )
+
+
+def knn_probe(config: PretrainConfig) -> "Probe | None":
+    """The probe that ``--probe-data`` asks for: kNN accuracy of the encoder as it is. DataError at once when the data
+    do not do."""
+    if config.probe_data is None:
+        return None
+    import torch
+
+    from selectivemae.data.loader import auto_workers
+    from selectivemae.engine.precision import choose_device
+    from selectivemae.models.vit import build_encoder
+    from selectivemae.probing.run import ProbeConfig, knn_accuracy, open_labelled
+
+    workers = auto_workers() if config.workers == "auto" else config.workers
+    how = ProbeConfig(data=config.probe_data, workers=workers)
+    open_labelled(config.probe_data, how.seed)
+    device = choose_device(config.device)
+
+    def probe(model: "MaskedAutoencoder") -> dict[str, float]:
+        made = model.config
+        with torch.random.fork_rng(devices=[]):  # fresh weights come from torch's own generator: leave it as it was
+            encoder = build_encoder(made.arch.name, (made.height, made.width), made.in_chans)
+        encoder.load_state_dict(model.encoder_state())
+        described: Any = encoder
+        described.pretrained_cfg = {
+            "input_size": (made.in_chans, made.height, made.width),
+            "mean": made.mean,
+            "std": made.std,
+        }
+        return {"knn": round(knn_accuracy(encoder, how, device), 2)}
+
+    return probe

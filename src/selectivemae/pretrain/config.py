@@ -84,6 +84,9 @@ class PretrainConfig(Settings):
     picture_every: Annotated[float, Field(ge=0)] = Field(
         default=10.0, description="Epochs between pictures of what is learned (0: only at the end)"
     )
+    track: list[Literal["tensorboard", "wandb"]] = Field(
+        default=[], description="Figures also to TensorBoard or Weights & Biases (offline)"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -6,6 +6,7 @@ RUN/
   log.txt
   checkpoints/           see engine.checkpoint
   encoder.safetensors    timm key names
+  pictures/              see pretrain.picture_hook
   quarantine.csv         samples that could not be used
 """
 
@@ -13,7 +14,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ import torch
 
 from selectivemae.core.config import write_settled
 from selectivemae.core.errors import CheckpointError
-from selectivemae.core.files import locked, prepare_output
+from selectivemae.core.files import locked, prepare_output, remove_temporaries
 from selectivemae.core.progress import ProgressLine
-from selectivemae.core.records import Metrics, Quarantine
+from selectivemae.core.records import Quarantine
 from selectivemae.core.version import __version__
 from selectivemae.data.augment import RandomCrop
-from selectivemae.data.loader import EverySample, Loader
+from selectivemae.data.loader import EverySample, Loader, Order
+from selectivemae.data.pruning import PrunedOrder
 from selectivemae.data.stores import Store, open_stores
 from selectivemae.engine.checkpoint import Checkpoint, newest_checkpoint, restore_optimizer
 from selectivemae.engine.hooks.checkpoint import CheckpointHook
@@ -43,7 +45,10 @@ from selectivemae.models.masked import MaskedAutoencoder
 from selectivemae.ops.phases import phase_at
 from selectivemae.pretrain.config import PretrainConfig
 from selectivemae.pretrain.objective import PretrainObjective
+from selectivemae.pretrain.picture_hook import PictureHook, Report
+from selectivemae.pretrain.pictures import fixed_images
 from selectivemae.pretrain.probe_hook import Probe, ProbeHook
+from selectivemae.pretrain.prune_hook import PruneHook
 from selectivemae.pretrain.settle import (
     CONFIG,
     budget_of,
@@ -54,6 +59,7 @@ from selectivemae.pretrain.settle import (
     schedule_of,
     settle,
 )
+from selectivemae.pretrain.track import check_trackers, open_metrics
 from selectivemae.weights.pretraining import begin_from, pretraining_metadata, save_encoder
 
 log = logging.getLogger("selectivemae")
@@ -79,23 +85,26 @@ def pretrain(
     overwrite: bool = False,
     quiet: bool = False,
     probe: Probe | None = None,
+    report: Report | None = None,
     command: str = "",
 ) -> RunResult:
     """Pre-train as ``config`` says and leave a run folder behind; the command ``pretrain`` is this call.
 
     ``resume`` continues the folder's run exactly (or begins it, when there is none yet); ``probe`` is called with the
-    model every ``probe_every`` epochs. Raises UserError subclasses for everything that a user can mend; Interrupted
-    after a signal, with the state saved.
+    model every ``probe_every`` epochs; ``report`` with the folder whenever there are new pictures. Raises UserError
+    subclasses for everything that a user can mend; Interrupted after a signal, with the state saved.
     """
     config = settle(config)
     out = config.out
     assert out is not None
+    check_trackers(config.track)
     device = choose_device(config.device)
     model = create_model(**model_arguments(config))
     store = open_stores(config.data)
     prepare_output(out, resume=resume, overwrite=overwrite, marker=CONFIG)
     with ExitStack() as stack:
         stack.enter_context(locked(out))
+        remove_temporaries(out)
         if resume:
             check_same_run(out, config)
         checkpoint, problems = newest_checkpoint(out / "checkpoints") if resume else (None, [])
@@ -108,7 +117,7 @@ def pretrain(
         for problem in problems:
             log.warning("%s; going on from the one before", problem)
         run = _Run(config, out, store, model, device, checkpoint, quiet)
-        return run.train(stack, probe)
+        return run.train(stack, probe, report)
 
 
 @dataclass
@@ -131,9 +140,23 @@ class _Run:
         self.optimizer = adamw(self.objective.parameter_groups(), self.config.betas)
         if self.checkpoint:
             restore_optimizer(self.optimizer, self.model, self.checkpoint.optimizer)
-        self.order = EverySample(self.config.seed, len(self.store))
-        self.metrics = Metrics(self.out / "metrics.jsonl", self.state.step if self.checkpoint else None)
+        self.pruning = self._pruning() if self.config.prune_ratio else None
+        self.order: Order = self.pruning.order if self.pruning else EverySample(self.config.seed, len(self.store))
+        resumed = self.state.step if self.checkpoint else None
+        self.metrics = open_metrics(self.out, resumed, self.config.track, self.config.settled())
         self.quarantine = Quarantine(self.out / "quarantine.csv")
+
+    def _pruning(self) -> PruneHook:
+        """The pruned order, behind the hook that books losses for it."""
+
+        def rest(epoch: int) -> bool:
+            hook.flush()  # the draw that follows must see the losses of all steps so far
+            return self.state.progress >= self.config.prune_until
+
+        hook = PruneHook(PrunedOrder(self.config.seed, len(self.store), self.config.prune_ratio, rest))
+        if self.checkpoint:
+            hook.order.restore({k: v.numpy() for k, v in self.checkpoint.stream.items()})
+        return hook
 
     def _restore(self) -> RunState:
         if self.checkpoint is None:
@@ -146,7 +169,7 @@ class _Run:
         log.info("going on from %s", self.checkpoint.folder)
         return RunState.restored(self.checkpoint.state)
 
-    def train(self, stack: ExitStack, probe: Probe | None) -> RunResult:
+    def train(self, stack: ExitStack, probe: Probe | None, report: Report | None) -> RunResult:
         """Train to the end of the budget."""
         config = self.config
         precision = resolve_precision(config.precision, self.device)
@@ -164,8 +187,10 @@ class _Run:
                 augment=RandomCrop(scale=config.crop_scale, turns=config.turns),
             )
         )
+        stack.callback(self.metrics.close)
         line = stack.enter_context(ProgressLine("pre-training", quiet=self.quiet))
         hooks, records = self._hooks(loader, line, probe)
+        hooks.append(self._pictures(report))  # the last: what it shows is saved by then
         number = self.model.number
         log.info(
             "%s %s: of %d patches %d are seen and %d rebuilt; %d images; %s on %s",
@@ -200,11 +225,13 @@ class _Run:
         def more(state: RunState) -> dict[str, Any]:
             figures: dict[str, Any] = {"wait_s": round(loader.wait_seconds, 3)}
             if config.method == "selectivemae":
-                figures["phase"] = phase_at(state.progress, config.order, config.phase_boundaries).name
+                figures["phase"] = self._phase(state)
             return figures
 
         records = RecordHook(self.metrics, every, more)
         hooks: list[BaseHook] = [records, GuardHook(self._bad_step, every)]
+        if self.pruning:
+            hooks.append(self.pruning)
         if probe:
             hooks.append(ProbeHook(probe, self.model, self.metrics, config.probe_every))
         hooks.append(ProgressHook(line, records))
@@ -220,8 +247,9 @@ class _Run:
                 keep_every=config.keep_every,
                 identity=identity(config, self.store),
                 metadata=pretraining_metadata(model_arguments(config)),
-                stream_tensors=dict,
+                stream_tensors=self.pruning.stream_tensors if self.pruning else dict,
                 beside=self._beside,
+                saved_step=self.state.step if self.checkpoint else None,
             )
         )
         for hook in hooks if self.checkpoint else []:
@@ -229,6 +257,24 @@ class _Run:
             if saved:
                 hook.restore(saved)
         return hooks, records
+
+    def _pictures(self, report: Report | None) -> PictureHook:
+        config = self.config
+        fixed = fixed_images(self.store, config.image_size, config.channels, config.seed)
+        return PictureHook(
+            self.out,
+            self.model,
+            fixed,
+            every=config.picture_every,
+            epochs=self.state.epochs,
+            phase=self._phase,
+            report=report,
+        )
+
+    def _phase(self, state: RunState) -> str:
+        config = self.config
+        order = config.order if config.method == "selectivemae" else "random"
+        return phase_at(state.progress, order, config.phase_boundaries).name
 
     def _beside(self, state: RunState) -> None:
         save_encoder(self.out / "encoder.safetensors", self.model, state.samples)
@@ -250,21 +296,29 @@ def default_micro_batch(batch_size: int, device: torch.device) -> int:
 
 
 def _about(command: str) -> dict[str, str]:
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    except OSError:  # a machine without git
+        commit = ""
     about = {"selectivemae": __version__, "torch": str(torch.__version__), "command": command or " ".join(sys.argv)}
     return about | ({"commit": commit} if commit else {})
 
 
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
-    """Everything logged goes to the run's log.txt as well."""
+    """Everything logged goes to the run's log.txt as well.
+
+    On a full disk its lines are lost without a word: what must be saved will say it.
+    """
     handler = logging.FileHandler(path, encoding="utf-8")
+    handler.handleError = lambda record: None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
         yield
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()

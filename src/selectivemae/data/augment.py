@@ -52,11 +52,13 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """No chance at all: the largest centred square, upright."""
+    """No chance at all: a centred square, upright, whose side is ``share`` of the image's shorter one."""
+
+    share: float = 1.0
 
     def __call__(self, keys: Int64, widths: Int64, heights: Int64) -> tuple[Int64, Int64]:
         """Boxes (B, 4) and turns (B,) of samples."""
-        return centre_box(widths, heights), np.zeros_like(keys)
+        return centre_box(widths, heights, self.share), np.zeros_like(keys)
 
 
 def augmentation(name: str | Augment) -> Augment:
@@ -102,10 +104,10 @@ def turn(key: Int64, turns: str = "horizontal") -> Int64:
     return codes[(uniform(key, _TURN) * len(codes)).astype(np.int64)]
 
 
-def centre_box(width: Int64 | int, height: Int64 | int) -> Int64:
-    """The largest centred square of images: boxes (B, 4) int64 as x, y, w, h."""
+def centre_box(width: Int64 | int, height: Int64 | int, share: float = 1.0) -> Int64:
+    """Centred squares, ``share`` of the shorter side wide (at least 1 px): boxes (B, 4) int64 as x, y, w, h."""
     width, height = np.broadcast_arrays(np.atleast_1d(width), np.atleast_1d(height))
-    side = np.minimum(width, height)
+    side = np.maximum(np.rint(np.minimum(width, height) * share), 1).astype(np.int64)
     return np.stack([(width - side) // 2, (height - side) // 2, side, side], axis=1)
 
 

@@ -23,7 +23,7 @@ from selectivemae.core.order import Int64, epoch_order, sample_key
 from selectivemae.data.augment import Augment, augmentation
 from selectivemae.data.batch import Batch, Position
 from selectivemae.data.stores.base import Store
-from selectivemae.data.workers import Inline, Pool, Reasons, Task
+from selectivemae.data.workers import Finish, Inline, Pool, Reasons, Task
 
 _TOO_MANY = 256  # unusable samples in a row that end the run; fewer in a small store, where it is all of them, twice
 
@@ -121,7 +121,8 @@ class Loader:
     ``batch_size`` is the global one; ``seed`` gives order and noise keys; ``augment`` is ``pretrain``, ``none`` or a
     function (see :mod:`selectivemae.data.augment`); ``order`` defaults to all samples, shuffled. With ``workers`` 0
     images are decoded in this process; else ``prefetch`` batches are decoded ahead. ``dct_scaling`` decodes JPEGs whose
-    crop is over twice the image size faster, not exactly (over 30 dB). A sample that cannot be used is black with
+    crop is over twice the image size faster, not exactly (over 30 dB). ``judged`` and ``finish``: see
+    :class:`~selectivemae.data.workers.Task`. A sample that cannot be used is black with
     weight 0 and is reported to ``on_bad(id, reason)`` when its batch is handed out. ``wait_seconds`` is the time that
     consumers have waited for batches. Raises ConfigError for settings that do not fit, DataError when the store is
     empty or nothing in it is usable, TrainingError when workers die or hang for ``timeout`` seconds.
@@ -143,6 +144,8 @@ class Loader:
         order: Order | None = None,
         on_bad: Callable[[str, str], None] | None = None,
         dct_scaling: bool = False,
+        judged: bool = True,
+        finish: Finish | None = None,
         prefetch: int = 2,
         timeout: float = 300.0,
     ) -> None:
@@ -154,7 +157,7 @@ class Loader:
             raise ConfigError(f"rank {rank} is outside 0..{world - 1}")
         if workers != "auto" if isinstance(workers, str) else workers < 0:
             raise ConfigError(f"workers {workers!r} is neither a number nor auto")
-        self.task = Task(store, image_size, channels, augmentation(augment), dct_scaling)
+        self.task = Task(store, image_size, channels, augmentation(augment), dct_scaling, judged, finish)
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
         self.workers = auto_workers() if isinstance(workers, str) else workers
         self.device = torch.device(device)

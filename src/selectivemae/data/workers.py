@@ -21,6 +21,7 @@ import tempfile
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection, reduction, util
 from multiprocessing.synchronize import Lock, Semaphore
@@ -40,6 +41,9 @@ from selectivemae.data.stores.base import Store
 Reasons = NDArray[np.bytes_]
 """(B,) of at most 24 ASCII bytes: why a sample is unusable, empty where it is fine."""
 
+Finish = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
+"""Last change to an image (S, S, C), a pure function of it and its noise key; it can be pickled."""
+
 CHUNK = 16  # samples a task: enough to share the cost of hashing, few enough to balance
 _POLL = 1.0  # seconds after which an idle worker looks whether its parent lives
 _STOP, _NEXT = 0, 1  # places in the control words; from _HELD on, one word a worker: the task it works on
@@ -52,7 +56,8 @@ class Task:
     """How samples become pixels: the same in every process.
 
     With ``dct_scaling`` a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where its crop stays larger than the image
-    wanted; the crop then begins and ends on multiples of 2, 4 or 8 pixels.
+    wanted; the crop then begins and ends on multiples of 2, 4 or 8 pixels. ``finish`` is the last change to each image.
+    Unless ``judged``, every image that can be decoded is used: one with a label is, however small or uniform.
     """
 
     store: Store
@@ -60,6 +65,8 @@ class Task:
     channels: int
     augment: Augment
     dct_scaling: bool = False
+    judged: bool = True
+    finish: Finish | None = None
 
     def fill(self, index: Int64, key: Int64, images: NDArray[np.uint8], reasons: Reasons) -> None:
         """Write the samples ``index`` (n,) with noise keys ``key`` (n,) into ``images`` (n, S, S, C).
@@ -75,7 +82,8 @@ class Task:
                 data = self.store[int(number)]
                 width, height, kind = header(data)
                 sizes[place], may_shrink[place] = (width, height), self.dct_scaling and kind == "jpeg"
-                reasons[place] = (judge_size(width, height) or "").encode()
+                if self.judged:
+                    reasons[place] = (judge_size(width, height) or "").encode()
             except (DecodeError, StoreError) as error:
                 reasons[place] = getattr(error, "reason", "unreadable").encode()
             files.append(data)
@@ -86,19 +94,23 @@ class Task:
                 shrink = shrink_factor(boxes[place], self.image_size) if may_shrink[place] else 1
                 try:
                     pixels = decode(data, self.channels, buffer=buffer, shrink=shrink)
-                    reasons[place] = (judge_content(pixels) or "").encode()
+                    if self.judged:
+                        reasons[place] = (judge_content(pixels) or "").encode()
                 except DecodeError as error:
                     reasons[place] = error.reason.encode()
                 else:
                     image = resample(pixels, boxes[place] // shrink, self.image_size, int(turns[place]))
                     torch.from_numpy(images[place]).copy_(image.permute(1, 2, 0))
+                    if self.finish and not reasons[place]:
+                        images[place] = self.finish(images[place], int(key[place]))
             if reasons[place]:
                 images[place] = 0
 
     def explain(self, number: int) -> str:
         """What is wrong with an unusable sample, in words."""
         try:
-            return judge(decode(self.store[number], self.channels)) or "it can be read now"
+            pixels = decode(self.store[number], self.channels)
+            return (judge(pixels) if self.judged else None) or "it can be read now"
         except (DecodeError, StoreError) as error:
             return str(error)
 

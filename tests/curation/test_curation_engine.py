@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from curation_worlds import Numbers, write_numbers
+
 from selectivemae.core.errors import OutputError, UserError
 from selectivemae.curation.engine import InternalError, run_stage
 from selectivemae.curation.pool import LocalPool

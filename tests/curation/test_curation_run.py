@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from curation_worlds import folder, save, scenery
 from PIL import Image
 
-from curation_worlds import folder, save, scenery
 from selectivemae.core.errors import ConfigError, DataError, OutputError, StoreError
 from selectivemae.curation.config import CurateConfig
 from selectivemae.curation.corpus import read_corpus, verify
@@ -27,24 +27,29 @@ from selectivemae.data.stores import open_store
 
 def run(sources: list[Path], out: Path, **options) -> CurateResult:
     against = [str(path) for path in options.pop("against", [])]
-    settings = {"workers": 1, "shard_samples": 20} | options
+    settings = {"workers": 1, "shard_samples": 12} | options
     config = CurateConfig(sources=[str(path) for path in sources], out=out, against=against, **settings)
     return curate(config, quiet=True)
 
 
 def rows(corpus: Path, table: str, generation: str = "g0001") -> list[dict]:
-    return [row for p in sorted((corpus / generation / table).glob("*.parquet")) for row in pq.read_table(p).to_pylist()]
+    return [
+        row for p in sorted((corpus / generation / table).glob("*.parquet")) for row in pq.read_table(p).to_pylist()
+    ]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder and a zip with 30 different pictures each, and planted copies, masks and broken files."""
+    """A folder and a zip with 12 different pictures each, and planted copies, masks and broken files."""
     root = tmp_path_factory.mktemp("world")
-    folder(root / "one", 30)
-    folder(root / "two", 30, first=100)
+    folder(root / "one", 12)
+    folder(root / "two", 12, first=100)
     save(root / "two" / "twin.jpg", np.ascontiguousarray(scenery(3)[::-1]), 75)  # flipped and saved anew
     save(root / "two" / "same.png", np.asarray(Image.open(root / "one/1/p0004.jpg")))  # equal pixels
-    save(root / "one" / "mask.png", np.repeat(np.kron(np.eye(4), np.ones((24, 24)))[..., None] * 200, 3, 2).astype(np.uint8))
+    save(
+        root / "one" / "mask.png",
+        np.repeat(np.kron(np.eye(4), np.ones((24, 24)))[..., None] * 200, 3, 2).astype(np.uint8),
+    )
     save(root / "one" / "small.jpg", scenery(900, 40, 40))
     (root / "one" / "broken.jpg").write_bytes((root / "one/0/p0000.jpg").read_bytes()[:700])
     save(root / "one" / "scene.png", scenery(901, 1100, 700))
@@ -150,7 +155,7 @@ def test_killed_runs_go_on_to_the_same_bytes(corpus: Path, world: Path, tmp_path
         "from selectivemae.curation.config import CurateConfig\n"
         "if __name__ == '__main__':\n"
         f"    c = CurateConfig(sources={[str(world / 'one'), str(world / 'two.zip')]!r}, out=Path({str(out)!r}),\n"
-        "        workers=2, chunk_members=5, shard_samples=20)\n"
+        "        workers=2, chunk_members=5, shard_samples=12)\n"
         "    curate(c, resume=True, quiet=True)\n"
     )
     script = tmp_path / "program.py"
@@ -215,7 +220,7 @@ def test_evaluation_twins_are_taken_out(world: Path, tmp_path: Path) -> None:
 
 
 def test_bad_requests_are_refused_in_one_line(corpus: Path, world: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="source absent: .*absent"):
+    with pytest.raises(StoreError, match=r"source absent: .*absent"):
         run([tmp_path / "absent"], tmp_path / "c1")
     with pytest.raises(OutputError, match="not empty"):
         run([world / "one"], corpus)

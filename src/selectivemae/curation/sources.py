@@ -203,7 +203,9 @@ def _resolve(source: Source, folder: Path) -> Source:
 
 def _complaint(path: Path, error: ValidationError, node: yaml.Node, defaults: dict[str, Any]) -> str:
     """The first complaint in one line: file, line, key, what is wrong."""
-    problem = error.errors()[0]
+    problems = error.errors()
+    same_key = [p for p in problems if p["loc"][:3] == problems[0]["loc"][:3]]
+    problem = max(same_key, key=lambda p: len(p["loc"]))  # of the forms a key may have, the one that was meant
     place = problem["loc"]
     line = _line(node, place)
     if len(place) > 2 and place[0] == "sources" and place[2] in defaults and not _has(node, place[:3]):

@@ -76,7 +76,7 @@ def loss_plot(run: RunRecords) -> bytes | None:
     from matplotlib.figure import Figure
 
     heights = [4.0, 1.0] + ([1.4] if run.probes else [])
-    figure = Figure(figsize=(8, 0.85 * sum(heights) + 0.6), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(6.4, 0.72 * sum(heights) + 0.5), layout="constrained", facecolor="white")
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for ax in axes:
         _plain(ax)

@@ -12,8 +12,12 @@ from selectivemae.core.version import __version__
 # In the order of a project's life (interface.md).
 COMMANDS = {
     "demo": "selectivemae.cli.demo:demo",
+    "data": "selectivemae.cli.data:app",
     "pretrain": "selectivemae.cli.pretrain:pretrain",
     "probe": "selectivemae.cli.probe:probe",
+    "finetune": "selectivemae.cli.finetune:app",
+    "evaluate": "selectivemae.cli.evaluate:evaluate",
+    "embed": "selectivemae.cli.embed:embed",
     "inspect": "selectivemae.cli.inspect:inspect",
     "bench": "selectivemae.cli.bench:app",
 }

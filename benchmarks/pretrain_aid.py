@@ -1,9 +1,9 @@
 """Does it learn? Pre-train small encoders on real scenes and probe them.
 
-    python benchmarks/pretrain_aid.py --aid ../shared/data/aid --work /tmp/aid --variants default paper-text
+    python benchmarks/pretrain_aid.py --aid ../shared/data/aid --work /tmp/aid --runs default:110000 paper-text:110000
 
-Every variant sees the same number of images of the training part; the probes use the split of ``split.csv``. A
-variant whose run is finished in --work is not trained again.
+A run is a variant and the number of images that it sees, of the training part; the probes use the split of
+``split.csv``. A run that is finished in --work is not trained again.
 """
 
 import argparse
@@ -64,17 +64,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--aid", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--variants", nargs="+", default=["default", "paper-text"], choices=list(VARIANTS))
-    parser.add_argument("--samples", type=int, default=200_000)
+    parser.add_argument("--runs", nargs="+", default=["default:200000"], metavar="VARIANT:IMAGES")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--name", default="pretrain_aid")
     args = parser.parse_args()
     data = training_part(args.aid, args.work)
     rows: list[list[object]] = []
     baselines: dict = {}
-    for name in args.variants:
+    for run in args.runs:
+        name, samples = run.split(":")
         for seed in args.seeds:
-            out = train(name, data, args.work, args.samples, seed)
+            out = train(name, data, args.work, int(samples), seed)
             config = ProbeConfig(data=str(args.aid), baselines=not baselines, image_size=COMMON["image_size"])
             result = run_probe(str(out), config)
             baselines = baselines or result.baselines
@@ -83,7 +83,7 @@ def main() -> None:
             first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
             cost = json.loads((out / "cost.json").read_text())
             rows.append(
-                [name, seed, f"{args.samples:,}", f"{cost['cpu_s']:.0f}", f"{cost['wall_s']:.0f}",
+                [name, seed, f"{int(samples):,}", f"{cost['cpu_s']:.0f}", f"{cost['wall_s']:.0f}",
                  f"{first:.3f} -> {last:.3f}", f"{result.knn:.1f}", f"{result.linear:.1f}"]
             )  # fmt: skip
     rows += [[n, "", "", "", "", "", f"{r.knn:.1f}", f"{r.linear:.1f}"] for n, r in baselines.items()]

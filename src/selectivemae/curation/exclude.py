@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
-from scipy import ndimage
 
 from selectivemae.core.config import Settings
 from selectivemae.core.order import uniform
@@ -83,9 +82,12 @@ def border_fill(values: NDArray, levels: tuple[float, ...]) -> Bool:
     height, width = values.shape[:2]
     out = np.zeros((height, width), bool)
     edge = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
-    for level in levels:
-        if not (edge == level).all(axis=1).any():
-            continue
+    present = [level for level in levels if (edge == level).all(axis=1).any()]
+    if not present:
+        return out
+    from scipy import ndimage  # slow to load, and few pictures have a collar
+
+    for level in present:
         pure = (values == level).all(axis=2)
         labels = np.empty(pure.shape, np.int32)
         ndimage.label(pure, output=labels)
@@ -221,7 +223,7 @@ def _detail(grey: UInt8) -> float:
     """Twice the power of second differences against that at half the resolution, at most 1, from the middle 512 pixels.
 
     The two are about equal for pictures with the usual spectrum (power falling with the square of the frequency) and
-    16 times apart for smooth ones, so that a picture scaled up by 2 comes out near 0.1.
+    16 times apart for smooth ones, so that a picture scaled up stays well below 1.
     """
     height, width = (min(side // 2 * 2, 512) for side in grey.shape[:2])
     if min(height, width) < 8:

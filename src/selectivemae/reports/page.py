@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from selectivemae.core.errors import DataError
-from selectivemae.core.files import atomic_write, check_sums
+from selectivemae.core.files import atomic_write, cannot_write, check_sums
 from selectivemae.core.progress import duration
 from selectivemae.reports.plots import loss_plot, numbers, smoothed, span_of
 from selectivemae.reports.records import RunRecords, is_checkpoint, is_run, read_run, read_saved
@@ -48,8 +48,12 @@ def write_report(folder: Path) -> Path:
     run = read_run(folder)
     plot = loss_plot(run)
     if plot is not None:
-        (folder / "pictures").mkdir(exist_ok=True)
-        atomic_write(folder / "pictures" / "loss.png", plot)
+        pictures = folder / "pictures"
+        try:
+            pictures.mkdir(exist_ok=True)
+        except OSError as e:
+            raise cannot_write(e, pictures) from e
+        atomic_write(pictures / "loss.png", plot)
     path = folder / "report.html"
     atomic_write(path, render(run, plot))
     return path

@@ -61,10 +61,12 @@ def phases(train: Sequence[Record]) -> list[tuple[float, float, str]]:
     """(begin, end, name) of the stretches of one phase, in epochs."""
     found: list[tuple[float, float, str]] = []
     for line in train:
-        name, epoch = line.get("phase"), float(line["epoch"])
+        if "phase" not in line:
+            continue
+        name, epoch = str(line["phase"]), float(line["epoch"])
         if found and found[-1][2] == name:
             found[-1] = (found[-1][0], epoch, name)
-        elif name:
+        else:
             found.append((found[-1][1] if found else 0.0, epoch, name))
     return found
 
@@ -77,7 +79,7 @@ def loss_plot(run: RunRecords) -> bytes | None:
 
     heights = [4.0, 1.0] + ([1.4] if run.probes else [])
     figure = Figure(figsize=(6.4, 0.72 * sum(heights) + 0.5), layout="constrained", facecolor="white")
-    axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    axes = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
     for ax in axes:
         _plain(ax)
     _draw_phases(axes, phases(run.train))

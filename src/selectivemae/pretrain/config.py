@@ -16,6 +16,7 @@ class PretrainConfig(Settings):
     """Everything that decides a pre-training run."""
 
     data: list[str] = Field(default=[], description="Folders, archives or shards of images; several may be given")
+    data_root: Path | None = Field(default=None, description="Folder of known data sets that --data names (data list)")
     out: Path | None = Field(default=None, description="Folder of the run")
     # model
     model: str = Field(default="vit_tiny_patch16", description="vit_tiny|small|base|large|huge_patchP")

@@ -8,6 +8,7 @@ import torch
 from selectivemae.core.progress import duration
 from selectivemae.data.augment import RandomCrop
 from selectivemae.data.batch import Position
+from selectivemae.data.catalogue import resolve_all
 from selectivemae.data.loader import Loader
 from selectivemae.data.stores import Store, open_stores
 from selectivemae.engine.loop import FitConfig, Trainer
@@ -92,7 +93,7 @@ def plan(config: PretrainConfig, seconds: float = 20.0) -> Plan:
     device = choose_device(config.device)
     precision = resolve_precision(config.precision, device)
     model = create_model(**model_arguments(config)).to(device)
-    store = open_stores(config.data)
+    store = open_stores(resolve_all(config.data, config.data_root))
     objective = PretrainObjective(model, config.weight_decay)
     batch = synthetic_batch(2, config.channels, config.image_size, config.image_size, device)
     flops, activations = flops_per_image(objective, batch), saved_bytes_per_image(objective, batch, precision)

@@ -28,6 +28,7 @@ from selectivemae.core.progress import ProgressLine
 from selectivemae.core.records import Quarantine
 from selectivemae.core.version import __version__
 from selectivemae.data.augment import RandomCrop
+from selectivemae.data.catalogue import resolve_all
 from selectivemae.data.loader import EverySample, Loader, Order
 from selectivemae.data.pruning import PrunedOrder
 from selectivemae.data.stores import Store, open_stores
@@ -100,7 +101,7 @@ def pretrain(
     check_trackers(config.track)
     device = choose_device(config.device)
     model = create_model(**model_arguments(config))
-    store = open_stores(config.data)
+    store = open_stores(resolve_all(config.data, config.data_root))
     prepare_output(out, resume=resume, overwrite=overwrite, marker=CONFIG)
     with ExitStack() as stack:
         stack.enter_context(locked(out))

@@ -24,7 +24,7 @@ def guarded(call: Callable[[], Any], usage_error: type[Exception]) -> int:
         _say(str(e))
         return e.exit_code
     except usage_error as e:
-        _say(" ".join(str(e).split()))
+        _say(_usage(e))
         return 2
     except KeyboardInterrupt:
         _say("interrupted")
@@ -39,6 +39,16 @@ def guarded(call: Callable[[], Any], usage_error: type[Exception]) -> int:
         log.debug("traceback", exc_info=True)
         _say(f"internal error: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''} (traceback in {path})")
         return 3
+
+
+def _usage(error: Exception) -> str:
+    """One line; a value that settings refuse is told as if it stood in a file of settings."""
+    from pydantic import ValidationError
+
+    from selectivemae.core.config import first_problem
+
+    cause = error.__cause__ or error.__context__
+    return first_problem(cause, []) if isinstance(cause, ValidationError) else " ".join(str(error).split())
 
 
 def _say(message: str) -> None:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from selectivemae.pretrain.probe_hook import Probe
 
 Flag = Annotated[bool, Parameter(negative=())]
-LENGTHS = ("epochs", "samples_seen", "minutes")
 
 
 def pretrain(
@@ -43,8 +42,6 @@ def pretrain(
     out = given.get("out")
     if resume and out is not None:
         saved = saved_settings(Path(out))
-        if any(k in given for k in LENGTHS):
-            saved = {k: v for k, v in saved.items() if k not in LENGTHS}
     settled = settings_from(PretrainConfig, "pretrain", settings, recipe, config, saved)
     if dry_run:
         from selectivemae.pretrain.plan import plan

@@ -7,7 +7,7 @@ in a file and a field ``image_size`` are the same thing.
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,6 +19,9 @@ from selectivemae.core.suggest import did_you_mean
 
 class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown key is an error."""
+
+    alternatives: ClassVar[tuple[str, ...]] = ()
+    """Fields of which one is given: in a stronger layer it replaces any of them in weaker ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -35,6 +38,8 @@ class Settings(BaseModel):
         """Validate layers of plain data, later ones stronger. ConfigError says in one line what does not fit."""
         merged: dict[str, Any] = {}
         for layer in layers:
+            if any(layer.get(name) is not None for name in cls.alternatives):
+                merged = {k: v for k, v in merged.items() if k not in cls.alternatives}
             merged |= layer
         try:
             return cls.model_validate(merged)

@@ -15,6 +15,8 @@ Count = Annotated[int, Field(ge=1)]
 class PretrainConfig(Settings):
     """Everything that decides a pre-training run."""
 
+    alternatives = ("epochs", "samples_seen", "minutes")
+
     data: list[str] = Field(default=[], description="Folders, archives or shards of images; several may be given")
     data_root: Path | None = Field(default=None, description="Folder of known data sets that --data names (data list)")
     out: Path | None = Field(default=None, description="Folder of the run")
@@ -91,7 +93,7 @@ class PretrainConfig(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        lengths = [n for n in ("epochs", "samples_seen", "minutes") if getattr(self, n) is not None]
+        lengths = [n for n in self.alternatives if getattr(self, n) is not None]
         if len(lengths) > 1:
             raise ValueError(f"give one of {', '.join('--' + n.replace('_', '-') for n in lengths)}, not several")
         if self.minutes is not None and self.warmup_epochs is not None:

@@ -80,7 +80,7 @@ class WeightsAndBiases:
             dir=out,
             config=dict(settings),
             mode="online" if os.environ.get("WANDB_MODE") == "online" else "offline",
-            settings=wandb.Settings(console="off", silent=True),
+            settings=wandb.Settings(console="off", silent=True, disable_git=True, save_code=False),
         )
 
     def log(self, figures: Mapping[str, float], step: int) -> None:

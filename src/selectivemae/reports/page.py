@@ -109,7 +109,7 @@ def text_checkpoint(folder: Path) -> tuple[str, bool]:
     rows = [
         ("step", str(state["step"])),
         ("epoch", f"{state['epochs']:.2f}"),
-        ("images", f"{state['samples']}"),
+        ("images seen", f"{state['samples']}"),
         ("trained", f"{duration(state['elapsed_s'])}, {state['progress']:.1%} of the run"),
         *((k, plain(v)) for k, v in identity.items() if v is not None),
     ]

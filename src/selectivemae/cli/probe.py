@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from selectivemae.cli.common import ConfigFile, Json, Quiet, Verbose, print_json, set_up_logging, settings_from
 from selectivemae.core.errors import ConfigError
-from selectivemae.probing.run import ProbeConfig, ProbeResult
+from selectivemae.probing.run import ProbeConfig, ProbeResult, Row
 
 
 def probe(
@@ -20,7 +20,7 @@ def probe(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Judge frozen features by kNN and a linear probe, beside random weights, raw pixels and colour.
+    """Judge frozen features by kNN, a linear probe and few-shot classes, beside random weights, raw pixels and colour.
 
     Example: selectivemae probe runs/first --data scenes/
     """
@@ -56,11 +56,17 @@ def run_probe(weights: str, config: ProbeConfig, layout: str | None = None) -> P
 def table(result: ProbeResult) -> str:
     """The result for people."""
     head = f"{result.classes} classes, {result.train} train / {result.test} test ({result.split})"
-    rows = [(result.weights, result.knn, result.linear)]
-    rows += [(name, row.knn, row.linear) for name, row in result.baselines.items()]
-    wide = max(len(name) for name, *_ in rows)
-    lines = [head, f"{'':{wide}}  kNN-{result.k:<3} linear"]
-    lines += [f"{name:{wide}}  {knn:6.2f}  {linear:6.2f}" for name, knn, linear in rows]
+    rows = [(result.weights, Row(result.knn, result.linear, result.few_shot))]
+    rows += result.baselines.items()
+    wide = max(len(name) for name, _ in rows)
+    shots = "".join(f"  {n:>2}-shot" for n in result.few_shot)
+    lines = [head, f"{'':{wide}}  kNN-{result.k:<3} linear{shots}"]
+    for name, row in rows:
+        few = "".join(f"  {row.few_shot[n]:7.2f}" for n in result.few_shot)
+        lines.append(f"{name:{wide}}  {row.knn:6.2f}  {row.linear:6.2f}{few}")
+    (low, high), (low_linear, high_linear) = result.knn_interval, result.linear_interval
+    lines.append(f"95 % intervals: kNN {low:.2f} to {high:.2f}, linear {low_linear:.2f} to {high_linear:.2f}")
+    lines.append("kNN over k: " + ", ".join(f"{k}: {share:.2f}" for k, share in result.knn_by_k.items()))
     if result.unreadable:
         lines.append(f"{result.unreadable} images could not be read and were left out")
     return "\n".join(lines)

@@ -13,11 +13,15 @@ from selectivemae.core.order import Int64, permute
 from selectivemae.core.suggest import did_you_mean
 
 TRAIN, TEST = 0, 1
+PART_WORDS = {TRAIN: "training", TEST: "test"}
 _PART_NAMES = {"train": TRAIN, "training": TRAIN, "test": TEST, "val": TEST, "valid": TEST, "validation": TEST}
 TEST_SHARE = 0.3
+_NAMED = 10  # names listed in a message
 
 
-class _Ids(Protocol):
+class Ids(Protocol):
+    """What labels are read from: the ids of a store."""
+
     def __len__(self) -> int: ...
     def id(self, index: int, /) -> str: ...
 
@@ -37,42 +41,115 @@ class Labelled:
         chosen = self.part == part
         return self.index[chosen], self.label[chosen]
 
+    def lacking(self, part: int) -> list[str]:
+        """Classes without an image in a part."""
+        there = set(self.label[self.part == part].tolist())
+        return [name for number, name in enumerate(self.classes) if number not in there]
 
-def read_labels(store: _Ids, root: Path | None, seed: int = 0) -> Labelled:
-    """Labels from the folders' names: ``CLASS/img.jpg``, or ``train/CLASS/…`` and ``test/CLASS/…``.
+
+def read_labels(
+    store: Ids,
+    root: Path | None,
+    seed: int = 0,
+    *,
+    test_share: float = TEST_SHARE,
+    parts: Sequence[int] = (TRAIN, TEST),
+) -> Labelled:
+    """Labels from the folders' names: ``CLASS/img.jpg`` at any depth, or ``train/CLASS/…`` and ``test/CLASS/…``.
 
     The parts are those of ``split.csv`` (columns file, label, split) in ``root`` where there is one, else of folders
-    named train and test (or val), else a seeded draw of 30 % of each class for the test. DataError when there are
-    fewer than two classes, a class lacks one of the parts, or split.csv names files that are not there.
+    named train and test (or val), else a seeded draw of ``test_share`` of each class for the test. Images of a test
+    folder without classes (MillionAID), or in no folder at all, have no label and are left out. DataError when there
+    are fewer than two classes, a class lacks an image in one of ``parts``, a class folder is empty, or split.csv names
+    files that are not there.
     """
-    paths = [store.id(i).partition("/")[2] for i in range(len(store))]
+    paths = inner_paths(store)
     table = root / "split.csv" if root is not None else None
     if table is not None and table.is_file():
-        return _from_table(table, paths)
-    parts = [_PART_NAMES.get(p.split("/", 1)[0].lower()) for p in paths]
-    if {TRAIN, TEST} <= set(parts):
-        kept = [i for i, part in enumerate(parts) if part is not None]
-        names = [paths[i].split("/", 1)[1] for i in kept]
-        return _build(kept, [_folder(n) for n in names], [parts[i] or 0 for i in kept], "train and test folders")
-    labels = [_folder(p) for p in paths]
-    return _build(
-        range(len(paths)), labels, _draw_parts(labels, seed), f"{TEST_SHARE:.0%} of each class drawn for test"
-    )
+        labelled = _from_table(table, paths)
+    else:
+        labelled = _from_folders(paths, seed, test_share)
+        if root is not None:
+            _check_no_empty_class(root, paths, labelled.classes)
+    return require_parts(labelled, parts)
+
+
+def inner_paths(store: Ids) -> list[str]:
+    """Paths of the samples inside their store: the ids without the store's name."""
+    return [store.id(i).partition("/")[2] for i in range(len(store))]
+
+
+def require_parts(labelled: Labelled, parts: Sequence[int]) -> Labelled:
+    """The same, or DataError when a class lacks an image in one of ``parts``."""
+    for part in parts:
+        lacking = labelled.lacking(part)
+        if lacking:
+            raise DataError(
+                f"no {PART_WORDS[part]} image of class {listed(lacking)} ({labelled.how}): each class needs at least "
+                "one in both parts"
+            )
+    return labelled
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def from_names(index: Sequence[int], labels: Sequence[str], parts: Sequence[int], how: str) -> Labelled:
+    """Labels by name, the classes in alphabetical order. DataError when there are fewer than two."""
+    classes = tuple(sorted(set(labels)))
+    if len(classes) < 2:
+        raise DataError(f"labels need at least two class folders (CLASS/image.jpg), found {list(classes)}")
+    number = {name: i for i, name in enumerate(classes)}
+    label = np.array([number[name] for name in labels], np.int64)
+    return Labelled(np.array(index, np.int64), label, np.array(parts, np.int64), classes, how)
+
+
+def _from_folders(paths: list[str], seed: int, test_share: float) -> Labelled:
+    parts = [_PART_NAMES.get(p.split("/", 1)[0].lower()) if "/" in p else None for p in paths]
+    kept = [
+        i for i, (path, part) in enumerate(zip(paths, parts, strict=True)) if part is not None and path.count("/") > 1
+    ]
+    if {parts[i] for i in kept} == {TRAIN, TEST}:
+        labels = [_folder(paths[i]) for i in kept]
+        return from_names(kept, labels, [parts[i] or 0 for i in kept], "train and test folders")
+    # Only one of the two has classes: what lies flat in the other has no label.
+    kept = kept or [i for i, path in enumerate(paths) if "/" in path]
+    labels = [_folder(paths[i]) for i in kept]
+    how = f"{test_share:.0%} of each class drawn for test"
+    if len(kept) < len(paths):
+        how += f"; {len(paths) - len(kept)} images in no class folder left out"
+    return from_names(kept, labels, _draw_parts(labels, seed, test_share), how)
 
 
 def _folder(path: str) -> str:
     """The class of a path: the folder that the image lies in."""
-    return path.rsplit("/", 2)[-2] if "/" in path else ""
+    return path.rsplit("/", 2)[-2]
 
 
-def _draw_parts(labels: Sequence[str], seed: int) -> list[int]:
+def _draw_parts(labels: Sequence[str], seed: int, test_share: float) -> list[int]:
     parts = [TRAIN] * len(labels)
-    for number, name in enumerate(sorted(set(labels))):
-        members = [i for i, label in enumerate(labels) if label == name]
-        shuffled = permute(np.arange(len(members)), len(members), seed * 100003 + number)
-        for i in shuffled[: max(1, round(TEST_SHARE * len(members)))]:
-            parts[members[int(i)]] = TEST
+    members: dict[str, list[int]] = {}
+    for i, label in enumerate(labels):
+        members.setdefault(label, []).append(i)
+    for number, name in enumerate(sorted(members)):
+        places = members[name]
+        shuffled = permute(np.arange(len(places)), len(places), seed * 100003 + number)
+        for i in shuffled[: max(1, round(test_share * len(places)))]:
+            parts[places[int(i)]] = TEST
     return parts
+
+
+def _check_no_empty_class(root: Path, paths: list[str], classes: tuple[str, ...]) -> None:
+    """DataError for an empty folder beside the class folders: a class would be missing without a word."""
+    folders = {Path(path).parent for path in paths}
+    for parent in {folder.parent for folder in folders if folder.name in classes}:
+        if (root / parent).is_dir():
+            for child in sorted((root / parent).iterdir()):
+                if child.is_dir() and not any(child.iterdir()):
+                    raise DataError(f"class folder {child} is empty: put images in, or remove it")
 
 
 def _from_table(table: Path, paths: list[str]) -> Labelled:
@@ -94,21 +171,11 @@ def _from_table(table: Path, paths: list[str]) -> Labelled:
             index.append(place[name])
             labels.append(label)
             parts.append(_PART_NAMES[part])
+    check_present(table, absent)
+    return from_names(index, labels, parts, "split.csv")
+
+
+def check_present(table: Path, absent: Sequence[str]) -> None:
+    """DataError that lists what a table names and the data lack, if anything."""
     if absent:
-        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-        raise DataError(f"{table} names {len(absent)} files that are not there: {', '.join(absent[:3])}{more}")
-    return _build(index, labels, parts, "split.csv")
-
-
-def _build(index: Sequence[int], labels: list[str], parts: list[int], how: str) -> Labelled:
-    classes = tuple(sorted(set(labels)))
-    if len(classes) < 2:
-        raise DataError(f"labels need at least two class folders (CLASS/image.jpg), found {list(classes)}")
-    number = {name: i for i, name in enumerate(classes)}
-    part = np.array(parts, np.int64)
-    label = np.array([number[name] for name in labels], np.int64)
-    for which, word in ((TRAIN, "training"), (TEST, "test")):
-        lacking = [classes[i] for i in sorted(set(range(len(classes))) - set(label[part == which].tolist()))]
-        if lacking:
-            raise DataError(f"no {word} image of class {', '.join(lacking[:5])} ({how}): each class needs both parts")
-    return Labelled(np.array(index, np.int64), label, part, classes, how)
+        raise DataError(f"{table} names {len(absent)} files that are not there: {listed(absent)}")

@@ -1,48 +1,17 @@
 """Frozen features of images: what an encoder sees, and simple numbers to compare it with."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selectivemae.core.errors import DataError
 from selectivemae.core.order import Int64
-from selectivemae.data.augment import CentreCrop
+from selectivemae.data.reading import UInt8, read_images
 from selectivemae.data.stores import Store
-from selectivemae.data.workers import Inline, Pool, Task
 from selectivemae.probing.knn import Float32
-
-UInt8 = NDArray[np.uint8]
-
-
-def read_images(
-    store: Store, index: Int64, size: int, channels: int = 3, workers: int = 0, batch: int = 64
-) -> Iterator[tuple[UInt8, Int64, list[tuple[str, str]]]]:
-    """Centre squares of a store's images, resized to ``size``, in batches.
-
-    Yields (images (B, C, size, size) uint8, their places in ``index``, [(id, reason)] of those that cannot be read,
-    which are left out).
-    """
-    task = Task(store, size, channels, CentreCrop())
-    source = Pool(task, workers, batch, 2, 300.0) if workers else Inline(task)
-    chunks = [np.arange(i, min(i + batch, len(index))) for i in range(0, len(index), batch)]
-    pending = iter(chunks)
-    waiting: list[Int64] = []
-    try:
-        for _ in chunks:
-            while len(waiting) < source.slots and (chunk := next(pending, None)) is not None:
-                source.submit(index[chunk], np.zeros(len(chunk), np.int64))
-                waiting.append(chunk)
-            images, reasons = source.collect()
-            chunk = waiting.pop(0)
-            good = reasons == b""
-            bad = [(store.id(int(index[chunk[i]])), reasons[i].decode()) for i in np.flatnonzero(~good)]
-            yield images.permute(0, 3, 1, 2).numpy()[good], chunk[good], bad
-    finally:
-        source.close()
 
 
 def collect(

@@ -1,5 +1,7 @@
 """k nearest neighbours on frozen features."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +20,8 @@ def standardise(train: Float32, test: Float32) -> tuple[Float32, Float32]:
     return ((train - mean) / deviation).astype(np.float32), ((test - mean) / deviation).astype(np.float32)
 
 
-def _unit(x: Float32) -> Float32:
+def unit(x: Float32) -> Float32:
+    """Rows at length 1."""
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
@@ -28,16 +31,27 @@ def knn_predict(train: Float32, labels: Int64, test: Float32, k: int = 20, tempe
     Cosine similarity; a neighbour's vote weighs exp(similarity / temperature) (Wu et al., arXiv 1805.01978). k is
     cut to the number of training features.
     """
-    k = min(k, len(train))
-    known, classes = _unit(train), int(labels.max()) + 1
-    out = np.empty(len(test), np.int64)
+    return knn_predict_several(train, labels, test, [k], temperature)[k]
+
+
+def knn_predict_several(
+    train: Float32, labels: Int64, test: Float32, ks: Sequence[int], temperature: float = 0.07
+) -> dict[int, Int64]:
+    """The same for several k at the cost of the largest."""
+    known, classes = unit(train), int(labels.max()) + 1
+    most = min(max(ks), len(train))
+    out = {k: np.empty(len(test), np.int64) for k in ks}
     for begin in range(0, len(test), 1024):
-        similarity = _unit(test[begin : begin + 1024]) @ known.T
-        near = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-        weight = np.exp((np.take_along_axis(similarity, near, axis=1) - 1) / temperature)
-        votes = np.zeros((len(near), classes))
-        np.add.at(votes, (np.arange(len(near))[:, None], labels[near]), weight)
-        out[begin : begin + len(near)] = votes.argmax(axis=1)
+        similarity = unit(test[begin : begin + 1024]) @ known.T
+        near = np.argpartition(-similarity, most - 1, axis=1)[:, :most]
+        value = np.take_along_axis(similarity, near, axis=1)
+        nearest_first = np.argsort(-value, axis=1, kind="stable")
+        near, value = (np.take_along_axis(x, nearest_first, axis=1) for x in (near, value))
+        weight = np.exp((value - 1) / temperature)
+        for k in ks:
+            votes = np.zeros((len(near), classes))
+            np.add.at(votes, (np.arange(len(near))[:, None], labels[near[:, :k]]), weight[:, :k])
+            out[k][begin : begin + len(near)] = votes.argmax(axis=1)
     return out
 
 

@@ -11,16 +11,13 @@ from torch import nn
 
 from selectivemae.core.config import Settings
 from selectivemae.core.order import Int64
+from selectivemae.core.statistics import wilson
 from selectivemae.data.labels import TEST, TRAIN, Labelled, read_labels
+from selectivemae.data.reading import UInt8
 from selectivemae.data.stores import Store, open_store
-from selectivemae.probing.features import (
-    UInt8,
-    collect,
-    colour_describer,
-    encoder_describer,
-    pixel_describer,
-)
-from selectivemae.probing.knn import Float32, accuracy, knn_predict, standardise
+from selectivemae.probing.features import collect, colour_describer, encoder_describer, pixel_describer
+from selectivemae.probing.fewshot import SHOTS, few_shot
+from selectivemae.probing.knn import Float32, accuracy, knn_predict, knn_predict_several, standardise
 from selectivemae.probing.linear import linear_predict
 
 
@@ -30,24 +27,29 @@ class ProbeConfig(Settings):
     data: str | None = Field(default=None, description="Class folders: CLASS/image.jpg, with split.csv or train/test")
     image_size: int | None = Field(default=None, description="Side of the images in pixels (the encoder's own)")
     pool: Literal["mean", "token"] = Field(default="mean", description="Mean of the patch tokens, or the class token")
-    k: int = Field(default=20, ge=1, description="Neighbours of kNN")
+    k: int = Field(default=20, ge=1, description="Neighbours of kNN (1, 5, 10 and 50 are reported beside it)")
     seed: int = Field(default=0, description="Of drawn splits and of the random baseline")
     baselines: bool = Field(default=True, description="Also print random weights, raw pixels and colour numbers")
     workers: int = Field(default=0, ge=0, description="Processes that decode images")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
 
 
+KS = (1, 5, 10, 20, 50)
+
+
 @dataclass
 class Row:
-    """Accuracies on the test part, percent."""
+    """Accuracies on the test part, percent; ``few_shot`` by the number of training images a class."""
 
     knn: float
     linear: float
+    few_shot: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass
 class ProbeResult:
-    """What a probe found."""
+    """What a probe found: percent of the test part. It is never tuned on: every k is reported, and the penalty of the
+    linear probe is chosen within the training part. Intervals are Wilson's, 95 %."""
 
     weights: str
     knn: float
@@ -59,6 +61,11 @@ class ProbeResult:
     k: int
     penalty: float
     unreadable: int
+    knn_interval: tuple[float, float]
+    linear_interval: tuple[float, float]
+    knn_by_k: dict[int, float]
+    few_shot: dict[int, float]
+    few_shot_deviation: dict[int, float]
     baselines: dict[str, Row] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,11 +104,32 @@ def prepare(
     return Prepared(train, train_label, test, test_label, bad_train + bad_test)
 
 
-def judge(data: Prepared, k: int, seed: int) -> tuple[Row, float]:
-    """kNN and linear accuracy of prepared features, and the penalty that the linear probe chose."""
-    knn = accuracy(knn_predict(data.train, data.train_label, data.test, k), data.test_label)
+@dataclass
+class Judged:
+    """What prepared features are worth: predictions (M,) of the test part, and few-shot figures."""
+
+    knn: dict[int, Int64]
+    linear: Int64
+    penalty: float
+    few_shot: dict[int, tuple[float, float]]  # shots -> mean accuracy and deviation over draws
+
+    def row(self, data: Prepared, k: int) -> Row:
+        """The figures that all compared features get."""
+        knn, linear = (round(accuracy(p, data.test_label), 2) for p in (self.knn[k], self.linear))
+        return Row(knn, linear, {shots: round(mean, 2) for shots, (mean, _) in self.few_shot.items()})
+
+
+def judge(data: Prepared, k: int, seed: int) -> Judged:
+    """kNN over several k, a linear probe and few-shot classification of prepared features."""
+    near = knn_predict_several(data.train, data.train_label, data.test, sorted({*KS, k}))
     predicted, penalty = linear_predict(data.train, data.train_label, data.test, seed)
-    return Row(round(knn, 2), round(accuracy(predicted, data.test_label), 2)), penalty
+    few = (few_shot(data.train, data.train_label, data.test, data.test_label, shots, seed) for shots in SHOTS)
+    return Judged(near, predicted, penalty, {f.shots: (f.accuracy, f.deviation) for f in few if f})
+
+
+def _interval(predicted: Int64, wanted: Int64) -> tuple[float, float]:
+    low, high = wilson(int((predicted == wanted).sum()), len(wanted))
+    return round(100 * low, 2), round(100 * high, 2)
 
 
 def probe_encoder(
@@ -112,7 +140,7 @@ def probe_encoder(
     random_twin: Callable[[], nn.Module] | None = None,
     say: Callable[[str, Row], None] | None = None,
 ) -> ProbeResult:
-    """kNN and linear probe of a frozen encoder on class folders, and the baselines beside it.
+    """kNN, linear and few-shot probe of a frozen encoder on class folders, and the baselines beside it.
 
     ``random_twin`` makes the same architecture with fresh weights. Raises DataError where data or labels do not do.
     """
@@ -121,18 +149,33 @@ def probe_encoder(
     channels, height, _ = cast(Any, encoder).pretrained_cfg["input_size"]
     size = config.image_size or height
 
-    def run(name: str, describe: Callable[[UInt8], Float32]) -> tuple[Row, float, Prepared]:
+    def run(name: str, describe: Callable[[UInt8], Float32]) -> tuple[Row, Judged, Prepared]:
         prepared = prepare(store, labelled, size, channels, config.workers, describe)
-        row, penalty = judge(prepared, config.k, config.seed)
+        judged = judge(prepared, config.k, config.seed)
+        row = judged.row(prepared, config.k)
         if say:
             say(name, row)
-        return row, penalty, prepared
+        return row, judged, prepared
 
-    row, penalty, data = run(weights, encoder_describer(encoder.to(device).eval(), device, config.pool))
+    row, judged, data = run(weights, encoder_describer(encoder.to(device).eval(), device, config.pool))
+    wanted = data.test_label
     result = ProbeResult(
-        weights, row.knn, row.linear, len(labelled.classes), len(data.train), len(data.test), labelled.how,
-        config.k, penalty, data.unreadable,
-    )  # fmt: skip
+        weights=weights,
+        knn=row.knn,
+        linear=row.linear,
+        classes=len(labelled.classes),
+        train=len(data.train),
+        test=len(data.test),
+        split=labelled.how,
+        k=config.k,
+        penalty=judged.penalty,
+        unreadable=data.unreadable,
+        knn_interval=_interval(judged.knn[config.k], wanted),
+        linear_interval=_interval(judged.linear, wanted),
+        knn_by_k={k: round(accuracy(predicted, wanted), 2) for k, predicted in judged.knn.items()},
+        few_shot=row.few_shot,
+        few_shot_deviation={shots: round(deviation, 2) for shots, (_, deviation) in judged.few_shot.items()},
+    )
     if config.baselines:
         if random_twin is not None:
             twin = random_twin().to(device).eval()

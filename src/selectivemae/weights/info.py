@@ -86,7 +86,12 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def write_encoder(path: Path, state: Mapping[str, Tensor], info: EncoderInfo) -> None:
-    """Write an encoder's tensors (timm names) and its metadata as one safetensors file, whole or not at all."""
+def write_encoder(
+    path: Path, state: Mapping[str, Tensor], info: EncoderInfo, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write an encoder's tensors (timm names) and its metadata as one safetensors file, whole or not at all.
+
+    ``metadata`` are further entries, of a model with a head.
+    """
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    atomic_write(path, save(tensors, info.to_metadata()))
+    atomic_write(path, save(tensors, info.to_metadata() | dict(metadata or {})))

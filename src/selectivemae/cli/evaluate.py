@@ -1,0 +1,55 @@
+"""``selectivemae evaluate``: figures of a fine-tuned run, or of predictions made by anything."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from selectivemae.cli.common import ConfigFile, Json, Quiet, Verbose, print_json, set_up_logging, settings_from
+from selectivemae.core.errors import ConfigError
+from selectivemae.tasks.classify.config import EvaluateConfig
+
+
+def evaluate(
+    run: Annotated[Path | None, Parameter(help="Folder of a fine-tuning")] = None,
+    /,
+    *,
+    settings: Annotated[EvaluateConfig | None, Parameter(name="*")] = None,
+    task: Annotated[Literal["classify"] | None, Parameter(help="Task of --predictions")] = None,
+    predictions: Annotated[Path | None, Parameter(help="CSV with columns id and label, instead of a run")] = None,
+    ground_truth: Annotated[Path | None, Parameter(help="CSV with columns id and label")] = None,
+    out: Annotated[Path | None, Parameter(help="Folder for tables, pictures and predictions of a run")] = None,
+    overwrite: Annotated[bool, Parameter(help="Replace an evaluation in --out", negative=())] = False,
+    config: ConfigFile = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Judge a fine-tuned run on labelled data, or a table of predictions against ground truth.
+
+    Example: selectivemae evaluate runs/aid --data aid/ --out aid-figures
+    """
+    set_up_logging(quiet or json, verbose)
+    tables = [predictions, ground_truth]
+    if (run is None) == (predictions is None) or any(t is None for t in tables) != all(t is None for t in tables):
+        raise ConfigError("give either a RUN, or --task with --predictions and --ground-truth")
+    if predictions is not None and ground_truth is not None:
+        if task is None:
+            raise ConfigError("--predictions needs --task classify")
+        from selectivemae.tasks.classify.metrics import as_text, evaluate_tables
+
+        found = evaluate_tables(predictions, ground_truth)
+    else:
+        assert run is not None
+        settled = settings_from(EvaluateConfig, "evaluate", settings, None, config)
+        from selectivemae.core.files import prepare_output
+        from selectivemae.tasks.classify.evaluate import MARKER, evaluate_run
+        from selectivemae.tasks.classify.metrics import as_text
+
+        if out is not None:
+            prepare_output(out, resume=False, overwrite=overwrite, marker=MARKER)
+        found = evaluate_run(run, settled, out)
+    if json:
+        print_json(found.as_dict())
+    else:
+        print(as_text(found) + (f"\n{out}: tables and pictures" if out else ""))

@@ -1,0 +1,1 @@
+"""Scene classification: fine-tuning by the published recipe, and its evaluation."""

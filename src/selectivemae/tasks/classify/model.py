@@ -1,0 +1,194 @@
+"""The classifier: an encoder with a linear head, as one timm model under timm's names; saved and loaded.
+
+model.safetensors of a run holds all tensors, and in its metadata what ``EncoderInfo`` says of an encoder, with
+``task`` (classify), ``classes`` (JSON list of names in the order of the outputs), ``pool`` and ``crop_share``.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from selectivemae.core.errors import ConfigError, WeightsError
+from selectivemae.data.batch import Batch
+from selectivemae.engine.precision import attention_kernel
+from selectivemae.engine.state import StepOutput
+from selectivemae.models.vit import LayerNorm
+from selectivemae.tasks.classify.mixing import Targets
+from selectivemae.tasks.common import NoiseKeys, layer_decay_groups
+from selectivemae.weights.files import read_metadata
+from selectivemae.weights.info import EncoderInfo, write_encoder
+from selectivemae.weights.load import load_encoder
+
+MODEL = "model.safetensors"
+TASK = "classify"
+_HEAD_STD = 2e-5  # of the fresh head: it begins without an opinion
+Pool = Literal["cls", "mean"]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model with what it expects and what its outputs mean.
+
+    ``model`` takes normalised images (B, C, S, S) and gives logits (B, K) for the K ``classes``.
+    """
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    info: EncoderInfo
+    pool: Pool
+    crop_share: float
+
+    @property
+    def size(self) -> int:
+        """Side of the images in pixels."""
+        return self.info.image_size[0]
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Images (B, C, S, S) uint8 on the model's device to logits (B, K) float32."""
+        with attention_kernel(sequence_length(self.model), images.device):
+            return self.model(normalise(images, self.info)).float()
+
+
+def build_classifier(
+    weights: str,
+    classes: tuple[str, ...],
+    *,
+    layout: str | None = None,
+    image_size: int | None = None,
+    pool: Pool = "cls",
+    crop_share: float = 1.0,
+    seed: int = 0,
+) -> Classifier:
+    """An encoder of any weights that ``load_encoder`` takes, with a fresh head (downstream.md, A.3).
+
+    ``image_size`` None keeps the encoder's own. Raises ConfigError for an encoder that takes no head, WeightsError for
+    weights that cannot be read.
+    """
+    encoder = load_encoder(weights, layout=layout, image_size=image_size, seed=seed)
+    described = cast(Any, encoder).pretrained_cfg
+    channels, height, width = described["input_size"]
+    if height != width:
+        raise ConfigError(f"{weights}: made for images of {height} x {width} pixels; give a square one by --image-size")
+    info = EncoderInfo(
+        described["architecture"], (height, width), channels, tuple(described["mean"]), tuple(described["std"])
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        add_head(encoder, len(classes), pool, weights)
+    return Classifier(encoder, classes, info, pool, crop_share)
+
+
+def add_head(encoder: nn.Module, classes: int, pool: Pool, where: str) -> None:
+    """Put a fresh linear head on an encoder, in place: weights truncated normal of deviation 2e-5, bias 0.
+
+    ``cls`` reads a transformer's class token after the final norm; ``mean`` drops that norm and reads the mean of the
+    patches through one of its own. Encoders without tokens keep their own pooling. ConfigError when neither will do.
+    """
+    model = cast(Any, encoder)
+    if not hasattr(model, "reset_classifier"):
+        raise ConfigError(f"{where}: a {type(encoder).__name__} takes no classification head")
+    if not hasattr(model, "fc_norm"):
+        model.reset_classifier(classes)
+    elif pool == "cls":
+        if not model.num_prefix_tokens:
+            raise ConfigError(f"{where}: it has no class token; use --pool mean")
+        model.reset_classifier(classes, global_pool="token")
+    else:
+        model.reset_classifier(classes, global_pool="avg")
+        if isinstance(model.fc_norm, nn.Identity):
+            model.norm, model.fc_norm = nn.Identity(), LayerNorm(model.embed_dim)
+    head = model.get_classifier()
+    nn.init.trunc_normal_(head.weight, std=_HEAD_STD)
+    nn.init.zeros_(head.bias)
+
+
+def normalise(images: Tensor, info: EncoderInfo) -> Tensor:
+    """Images (B, C, H, W) uint8 to float32, less the mean and over the deviation of each channel."""
+    mean, std = (torch.tensor(v, device=images.device).reshape(1, -1, 1, 1) for v in (info.mean, info.std))
+    return (images.float() / 255 - mean) / std
+
+
+def sequence_length(model: nn.Module) -> int:
+    """Tokens of a plain transformer's sequence; for other models a number that asks for no special attention."""
+    embed = getattr(model, "patch_embed", None)
+    patches = getattr(embed, "num_patches", None) if hasattr(model, "blocks") else None
+    return patches + cast(Any, model).num_prefix_tokens if patches else 1 << 30
+
+
+class ClassifyObjective:
+    """Soft-target cross-entropy of mixed images: what the engine trains."""
+
+    def __init__(
+        self, classifier: Classifier, keys: NoiseKeys, *, smoothing: float, weight_decay: float, layer_decay: float
+    ) -> None:
+        self.classifier, self.keys, self.smoothing = classifier, keys, smoothing
+        self.weight_decay, self.layer_decay = weight_decay, layer_decay
+
+    @property
+    def model(self) -> nn.Module:
+        """The classifier's model."""
+        return self.classifier.model
+
+    def parameter_groups(self) -> list[dict]:
+        """Groups by layer, each with its ``lr_scale``."""
+        return layer_decay_groups(self.model, self.weight_decay, self.layer_decay)
+
+    def step(self, batch: Batch, progress: float) -> StepOutput:
+        """Loss of each image (B,) fp32."""
+        targets = cast(Targets, batch.targets)
+        images = normalise(batch.images, self.classifier.info)
+        if targets.partner is not None:
+            images = targets.blend.images(images, normalise(targets.partner, self.classifier.info))
+        self.keys.current = batch.key
+        with attention_kernel(sequence_length(self.model), images.device):
+            logits = self.model(images).float()
+        soft = targets.soft(len(self.classifier.classes), self.smoothing)
+        return StepOutput(-(soft * logits.log_softmax(dim=1)).sum(dim=1))
+
+
+def metadata(classifier: Classifier) -> dict[str, str]:
+    """What a classifier's file says of itself."""
+    return classifier.info.to_metadata() | {
+        "task": TASK,
+        "classes": json.dumps(classifier.classes),
+        "pool": classifier.pool,
+        "crop_share": str(classifier.crop_share),
+    }
+
+
+def load_classifier(path: Path) -> Classifier:
+    """A classifier from a run's folder or its model.safetensors, in evaluation mode on the CPU.
+
+    Raises WeightsError for a file that is none, or does not fit its own description.
+    """
+    file = path / MODEL if path.is_dir() else path
+    if path.is_dir() and not file.is_file():
+        seeds = sorted(folder.name for folder in path.glob("seed-*"))
+        hint = f"name one of its runs ({', '.join(seeds)})" if seeds else "name a folder of finetune classify"
+        raise WeightsError(f"{path} has no {MODEL}: {hint}")
+    about = read_metadata(file)
+    info = EncoderInfo.from_metadata(about, str(file))
+    if info is None or about.get("task") != TASK:
+        raise WeightsError(f"{file} is no classifier made by finetune classify")
+    try:
+        classes = tuple(json.loads(about["classes"]))
+        pool, crop_share = cast(Pool, about["pool"]), float(about["crop_share"])
+    except (KeyError, ValueError) as e:
+        raise WeightsError(f"{file}: its metadata do not say classes, pool and crop_share") from e
+    model = load_encoder(f"random:{info.architecture}", image_size=info.image_size, in_chans=info.channels)
+    add_head(model, len(classes), pool, str(file))
+    try:
+        model.load_state_dict(load_file(file))
+    except RuntimeError as e:
+        raise WeightsError(f"{file} does not fit a {info.architecture}: {str(e).splitlines()[1].strip()}") from e
+    return Classifier(model.eval(), classes, info, pool, crop_share)
+
+
+def save_classifier(path: Path, classifier: Classifier) -> None:
+    """Write a classifier's file, whole or not at all."""
+    write_encoder(path, classifier.model.state_dict(), classifier.info, metadata(classifier))

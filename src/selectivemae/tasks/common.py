@@ -1,0 +1,116 @@
+"""What fine-tuning of all tasks shares: layer decay, and stochastic depth without a generator."""
+
+import re
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from selectivemae.ops.noise import uniform
+
+_STEM = ("pos_embed", "cls_token", "mask_token", "reg_token", "patch_embed.")
+_NO_DECAY = ("pos_embed", "cls_token", "mask_token", "reg_token")
+_DROP_PATH = 0xD000  # purpose of the hash; each layer has its own
+
+
+def layer_of(name: str, starts: tuple[int, ...]) -> int:
+    """Layer of a parameter of an encoder by its name: 0 the stem, i + 1 block i, and one more for all the rest.
+
+    ``starts`` has, for each of the encoder's stages, the number of its first block, and last the number of all (a
+    plain transformer is one stage: ``(0, depth)``; ``block_starts`` gives it).
+    """
+    if name.startswith(_STEM):
+        return 0
+    if match := re.match(r"blocks\.(\d+)\.", name):
+        return int(match[1]) + 1
+    if match := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name):
+        return starts[int(match[1])] + int(match[2]) + 1
+    if match := re.match(r"layers\.(\d+)\.downsample\.", name):  # it leads into its stage's first block
+        return starts[int(match[1])] + 1
+    return starts[-1] + 1
+
+
+def block_starts(encoder: nn.Module) -> tuple[int, ...] | None:
+    """Numbers of the first block of each stage, and of all blocks; None for an encoder without blocks (ResNet)."""
+    model = cast(Any, encoder)
+    stages = model.layers if hasattr(model, "layers") else [encoder] if hasattr(model, "blocks") else []
+    counts = [len(stage.blocks) for stage in stages if hasattr(stage, "blocks")]
+    if not counts or len(counts) != len(stages):
+        return None
+    return tuple(sum(counts[:i]) for i in range(len(counts) + 1))
+
+
+def layer_decay_groups(model: nn.Module, weight_decay: float, decay: float, prefix: str = "") -> list[dict]:
+    """Optimizer groups whose ``lr_scale`` is ``decay`` ^ (L + 1 - layer), L the number of blocks (BEiT, MAE).
+
+    ``prefix`` is that of the encoder's parameters in ``model`` (``"backbone."``); all others have scale 1. 1-D
+    parameters, positions and tokens take no weight decay. Encoders without blocks take no layer decay. ``names`` of
+    each group are kept for people; the first groups are the lowest layers.
+    """
+    encoder = model.get_submodule(prefix.rstrip("."))
+    starts = block_starts(encoder)
+    groups: dict[tuple[int, bool], dict] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        top = starts[-1] + 1 if starts else 0
+        layer = layer_of(name.removeprefix(prefix), starts) if starts and name.startswith(prefix) else top
+        plain = parameter.ndim <= 1 or name.endswith(_NO_DECAY)
+        group = groups.setdefault(
+            (layer, plain),
+            {
+                "params": [],
+                "names": [],
+                "layer": layer,
+                "lr_scale": decay ** (top - layer),
+                "weight_decay": 0.0 if plain else weight_decay,
+            },
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return [groups[key] for key in sorted(groups)]
+
+
+class NoiseKeys:
+    """The noise keys (B,) of the batch that a model works on: set before each forward pass in training."""
+
+    current: Tensor | None = None
+
+
+class KeyedDropPath(nn.Module):
+    """Stochastic depth (Huang et al., ECCV 2016): a residual branch is left out for a sample with probability
+    ``rate``, by lot from its noise key, and weighs 1 / (1 - rate) otherwise.
+
+    What is left out depends on (seed, epoch, sample, ``layer``) alone: not on the batch, and not on a generator that a
+    resumed run would have to find again.
+    """
+
+    def __init__(self, rate: float, layer: int, keys: NoiseKeys) -> None:
+        super().__init__()
+        self.rate, self.layer, self.keys = rate, layer, keys
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Branches (B, ...) to the same shape; in evaluation nothing is changed."""
+        if not self.training or self.keys.current is None:
+            return x
+        kept = uniform(self.keys.current, _DROP_PATH + self.layer, 1)[:, 0] >= self.rate
+        return x * (kept.to(x.dtype) / (1 - self.rate)).reshape(-1, *[1] * (x.ndim - 1))
+
+    def extra_repr(self) -> str:
+        """For people."""
+        return f"rate={self.rate:.3f}"
+
+
+def add_drop_path(encoder: nn.Module, rate: float) -> NoiseKeys:
+    """Put stochastic depth into a transformer's blocks, rising linearly from 0 at the first to ``rate`` at the last.
+
+    Gives what the keys of each batch are put into. An encoder whose blocks have no place for it stays as it is.
+    """
+    keys = NoiseKeys()
+    blocks = [cast(Any, m) for m in encoder.modules() if hasattr(m, "drop_path1") and hasattr(m, "drop_path2")]
+    rates = torch.linspace(0, rate, max(len(blocks), 1)).tolist()
+    for number, (block, share) in enumerate(zip(blocks, rates, strict=False)):
+        if share > 0:
+            block.drop_path1 = KeyedDropPath(share, 2 * number, keys)
+            block.drop_path2 = KeyedDropPath(share, 2 * number + 1, keys)
+    return keys

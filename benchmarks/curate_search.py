@@ -7,15 +7,12 @@ counted on a sample of rows against all rows. Writes benchmarks/results/curate_s
 """
 
 import argparse
-import datetime
-import os
-import platform
 import resource
 import time
-from pathlib import Path
 
 import numpy as np
 
+from _table import markdown, write
 from selectivemae.core.order import splitmix64
 from selectivemae.curation.search import intact_bands, join_self
 
@@ -46,39 +43,34 @@ def recall(found: set[tuple[int, int]], keys: np.ndarray, threshold: int, sample
     return len(expected), len(expected & found)
 
 
-def measure(count: int, threshold: int, sample: int) -> str:
-    """One line of the table."""
+def measure(count: int, threshold: int, sample: int) -> list[str]:
+    """One row of the table."""
     keys = codes(count, threshold, 7)
-    began, found = time.perf_counter(), set()
+    began, found = time.process_time(), set()
     for part in join_self(keys, threshold):
         found.update(zip(part.left.tolist(), part.right.tolist(), strict=True))
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     expected, met = recall(found, keys, threshold, sample)
     bands = intact_bands(count, count, threshold)
-    return f"| {count:,} | {threshold} | {bands} | {seconds:.1f} | {len(found):,} | {met}/{expected} | {peak:.2f} |"
+    cells = (f"{count:,}", threshold, bands, f"{seconds:.1f}", f"{len(found):,}", f"{met} of {expected}", f"{peak:.2f}")
+    return [str(cell) for cell in cells]
 
 
 def main() -> None:
     """Measure and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, nargs="+", default=[1_000_000])
     parser.add_argument("--thresholds", type=int, nargs="+", default=[4, 6])
     parser.add_argument("--sample", type=int, default=300)
     given = parser.parse_args()
-    lines = [measure(count, threshold, given.sample) for count in given.count for threshold in given.thresholds]
-    load = os.getloadavg()[0]
-    head = (
-        f"# Exact search for near codes\n\n{datetime.date.today()}, {platform.machine()}, one process of "
-        f"{os.cpu_count()} cores, load {load:.1f} at the end, Python {platform.python_version()}, NumPy {np.__version__}."
-        "\nRandom 63-bit codes, 8 orientations, 5 % planted copies (seed 7); the pairs found as a Python set are part of"
-        " the memory.\n\n| codes | T | bands kept | seconds | pairs | found of a sample | GB at the peak |\n"
-        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+    rows = [measure(count, threshold, given.sample) for count in given.count for threshold in given.thresholds]
+    header = ("codes", "T", "bands kept", "CPU s", "pairs", "found of all pairs of a sample", "GB at the peak")
+    how = (
+        "Random 63-bit codes under 8 orientations, 5 % planted near copies (seed 7), one process. CPU time, so that it "
+        "holds on a machine with other work. The pairs are held as a Python set, which is part of the memory."
     )
-    path = Path(__file__).parent / "results" / "curate_search.md"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(head + "\n".join(lines) + "\n")
-    print(path.read_text())
+    write("curate_search", "Exact search for near codes", "benchmarks/curate_search.py", how, markdown(header, rows))
 
 
 if __name__ == "__main__":

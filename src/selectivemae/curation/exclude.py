@@ -154,11 +154,14 @@ def distinct_colours(pixels: UInt8) -> int:
 
     Beyond 64 it is only told that they are many.
     """
-    step = max(1, int(np.ceil((pixels.shape[0] * pixels.shape[1] / 65536) ** 0.5)))
-    lattice = pixels[::step, ::step].astype(np.uint32)
-    packed = (lattice[..., 0] << 16) | (lattice[..., 1] << 8) | lattice[..., 2]
-    few = np.unique(packed.ravel()[:: max(1, packed.size // 1024)])
-    return len(few) if len(few) > 64 else len(np.unique(packed))  # a picture shows its many colours at once
+    area = pixels.shape[0] * pixels.shape[1]
+    for samples in (1024, 65536):  # a picture shows its many colours at once
+        step = max(1, int(np.ceil((area / samples) ** 0.5)))
+        lattice = pixels[::step, ::step].astype(np.uint32)
+        count = len(np.unique((lattice[..., 0] << 16) | (lattice[..., 1] << 8) | lattice[..., 2]))
+        if count > 64:
+            break
+    return count
 
 
 def jpeg_quality(data: bytes) -> float:

@@ -1,0 +1,180 @@
+"""The command line: its options are frozen here, its manners are those of interface.md."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selectivemae.cli.common import settings_from
+from selectivemae.cli.main import main
+from selectivemae.core.config import read_recipe, recipe_names
+from selectivemae.core.errors import ConfigError
+from selectivemae.pretrain.config import PretrainConfig
+from selectivemae.probing.run import ProbeConfig
+
+COMMON = "config json quiet verbose"
+# What users and their scripts rely on: a name may be added here, and goes only with a line in CHANGELOG.md.
+OPTIONS = {
+    "pretrain": f"""
+        {COMMON} recipe resume overwrite dry-run
+        data data-root out
+        model method image-size patch-size channels decoder-depth self-attention norm-pix init
+        mask-ratio reconstruction-ratio richness target-richness richness-mode temperature order phase-boundaries
+        epochs samples-seen minutes batch-size micro-batch
+        lr base-lr lr-scale-by-tokens min-lr warmup-epochs weight-decay betas clip-grad prune-ratio prune-until
+        crop-scale turns device precision workers seed
+        log-every checkpoint-minutes checkpoint-steps keep keep-every probe-data probe-every picture-every track
+    """,
+    "probe": f"{COMMON} data layout image-size pool k seed baselines workers device",
+}
+
+
+def help_of(*command: str) -> tuple[str, float]:
+    """The help text of a command in a process of its own, and the CPU seconds that it took."""
+    code = (
+        "import resource, sys; from selectivemae.cli.main import main; code = main(sys.argv[1:]);"
+        "used = resource.getrusage(resource.RUSAGE_SELF); print('CPU', used.ru_utime + used.ru_stime);"
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    environment = os.environ | {"COLUMNS": "500"}
+    out = subprocess.run(
+        [sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True, env=environment
+    ).stdout
+    text, _, used = out.rpartition("CPU ")
+    return text, float(used)
+
+
+def options_in(text: str) -> set[str]:
+    """The long options of a help text, without those that only say no."""
+    words = text.replace(",", " ").replace("=", " ").split()
+    found = {w.removeprefix("--") for w in words if w.startswith("--") and len(w) > 2}
+    return {
+        name for name in found if name not in ("help", "version") and name.removeprefix("no-") not in found - {name}
+    }
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_the_list_of_options_is_frozen(command: str) -> None:
+    text, _ = help_of(command)
+    assert "Example: selectivemae" in text
+    listed = text.partition("Example: selectivemae")[2].partition("\n")[2]
+    assert sorted(options_in(listed)) == sorted(OPTIONS[command].split())
+
+
+@pytest.mark.parametrize("kind", [PretrainConfig, ProbeConfig])
+def test_every_setting_is_described(kind: type) -> None:
+    assert [name for name, field in kind.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [(), ("pretrain",), ("probe",)])
+def test_help_takes_under_half_a_second(command: tuple[str, ...]) -> None:
+    assert min(help_of(*command)[1] for _ in range(2)) < 0.5
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and the one line on stderr."""
+    code = main(list(arguments))
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("selectivemae: ")
+    return code, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("pretrain", "--imge-size", "96"), "--image-size"),
+        (("pretrain", "--epoch", "3"), "--epochs"),
+        (("probe", "random:vit_tiny_patch16", "--dat", "x"), "--data"),
+        (("pretrian",), "pretrain"),
+        (("pretrain", "--method", "simclr"), "selectivemae"),
+        (("pretrain", "--richness", "sobel"), "hog"),
+        (("pretrain", "--epochs", "many"), "--epochs"),
+        (("pretrain", "--image-size", "0"), "--image-size"),
+        (("pretrain", "--mask-ratio", "1.5"), "--mask-ratio"),
+        (("pretrain", "--data", "x"), "--out"),
+        (("pretrain", "--out", "x"), "--data"),
+        (("pretrain", "--epochs", "1", "--minutes", "1", "--data", "x", "--out", "y"), "give one of --epochs"),
+        (("pretrain", "--recipe", "papre", "--data", "x", "--out", "y"), "did you mean 'paper'"),
+        (("pretrain", "--config", "/nowhere.yaml"), "cannot read /nowhere.yaml"),
+        (("pretrain", "--minutes", "1", "--warmup-epochs", "2"), "--warmup-epochs needs"),
+        (("pretrain", "--crop-scale", "0.9", "0.1"), "--crop-scale"),
+        (("pretrain", "--workers", "-1"), "--workers"),
+        (("probe",), "WEIGHTS"),
+        (("probe", "random:vit_tiny_patch16"), "--data"),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, line = run(capsys, *arguments)
+    assert code == 2
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_key_of_a_config_file_is_named(capsys, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("data: [images]\nout: run\nimge-size: 96\n")
+    code, line = run(capsys, "pretrain", "--config", str(file))
+    assert code == 2
+    assert "unknown key 'imge_size', did you mean 'image_size'?" in line
+    assert str(file) in line
+    file.write_text("data: [\n")
+    code, line = run(capsys, "pretrain", "--config", str(file))
+    assert code == 2
+    assert f"{file}, line 2 is no valid YAML" in line
+    file.write_text("- 1\n")
+    assert run(capsys, "pretrain", "--config", str(file))[0] == 2
+
+
+def test_order_of_strength(tmp_path: Path) -> None:
+    """defaults < recipe < a resumed run's own < config file < flags."""
+    file = tmp_path / "c.yaml"
+    file.write_text("image-size: 64\nseed: 5\n")
+    flags = PretrainConfig(seed=7)
+    recipe = read_recipe("pretrain", "paper")
+    settled = settings_from(PretrainConfig, "pretrain", flags, "paper", file, {"image_size": 32, "batch_size": 16})
+    assert settled.seed == 7  # flag over file
+    assert settled.image_size == 64  # file over saved
+    assert settled.batch_size == 16  # saved over recipe
+    assert settled.model == recipe["model"] == "vit_base_patch16"  # recipe over default
+    assert settled.temperature == PretrainConfig().temperature  # default
+
+
+def test_a_length_replaces_one_of_another_kind_in_a_weaker_layer(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("minutes: 3\n")
+    saved = {"epochs": 100.0, "samples_seen": None, "minutes": None}
+    by_file = settings_from(PretrainConfig, "pretrain", None, None, tmp_path / "c.yaml", saved)
+    assert (by_file.epochs, by_file.samples_seen, by_file.minutes) == (None, None, 3)
+    by_flag = settings_from(PretrainConfig, "pretrain", PretrainConfig(samples_seen=9), "paper", tmp_path / "c.yaml")
+    assert (by_flag.epochs, by_flag.samples_seen, by_flag.minutes) == (None, 9, None)
+    with pytest.raises(ConfigError, match="give one of --epochs, --minutes, not several"):
+        PretrainConfig.build({"epochs": 1, "minutes": 1})
+
+
+@pytest.mark.parametrize("name", recipe_names("pretrain"))
+def test_recipes_are_valid_and_say_what_the_method_says(name: str) -> None:
+    settled = settings_from(PretrainConfig, "pretrain", None, name)
+    assert (settled.mask_ratio, settled.reconstruction_ratio, settled.decoder_depth) == (0.85, 0.25, 12)
+    assert (settled.batch_size, settled.epochs, settled.warmup_epochs) == (2048, 800, 30)
+    assert (settled.base_lr, settled.weight_decay, settled.betas, settled.clip_grad) == (1.5e-4, 0.05, (0.9, 0.95), 1.0)
+    assert (settled.prune_ratio, settled.prune_until, settled.order) == (0.5, 0.875, "near-far-random")
+    assert settled.lr_scale_by_tokens
+    assert settled.richness == {"paper": "uniform", "paper-text": "hog"}[name]
+
+
+def test_settings_can_be_given_back(tmp_path: Path) -> None:
+    first = PretrainConfig.build({"data": ["a"], "out": "b", "epochs": 2, "betas": [0.5, 0.6]})
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(first.settled()))
+    again = settings_from(PretrainConfig, "pretrain", None, None, tmp_path / "config.yaml")
+    assert again.settled() == first.settled()
+
+
+def test_an_unknown_recipe_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="known: paper, paper-text"):
+        read_recipe("pretrain", "x")

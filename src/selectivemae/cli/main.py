@@ -13,11 +13,15 @@ from selectivemae.core.version import __version__
 COMMANDS = {
     "demo": "selectivemae.cli.demo:demo",
     "data": "selectivemae.cli.data:app",
+    "curate": "selectivemae.cli.curate:app",
     "pretrain": "selectivemae.cli.pretrain:pretrain",
     "probe": "selectivemae.cli.probe:probe",
     "finetune": "selectivemae.cli.finetune:app",
     "evaluate": "selectivemae.cli.evaluate:evaluate",
     "embed": "selectivemae.cli.embed:embed",
+    "export": "selectivemae.cli.export:export",
+    "push": "selectivemae.cli.push:push",
+    "weights": "selectivemae.cli.weights:weights",
     "inspect": "selectivemae.cli.inspect:inspect",
     "bench": "selectivemae.cli.bench:app",
 }

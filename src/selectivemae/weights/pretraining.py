@@ -10,11 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from selectivemae.core.errors import WeightsError
-from selectivemae.core.files import atomic_write
 from selectivemae.core.version import __version__
 from selectivemae.models.create import create_model, normalisation
 from selectivemae.models.mae import MAE
@@ -22,6 +20,7 @@ from selectivemae.models.masked import MaskedAutoencoder, MaskedConfig
 from selectivemae.models.selective_mae import SelectionConfig, SelectiveMAE
 from selectivemae.models.vit import SIZES, Architecture, timm_name
 from selectivemae.weights.files import read_state_dict
+from selectivemae.weights.info import EncoderInfo, write_encoder
 
 # Stored by the reference but used by nothing (method.md, section 7, row 7), and its HOG layer's constant buffers.
 UNUSED = ("decoder_embed1.", "get_token_probs", "pos_embed_probs", "hog.")
@@ -172,19 +171,13 @@ def pretraining_metadata(create: dict) -> dict[str, str]:
 def save_encoder(path: Path, model: MaskedAutoencoder, samples_seen: int) -> None:
     """Write ``encoder.safetensors``: timm key names, and all that a user of the weights must know as metadata."""
     config = model.config
-    side = config.height if config.height == config.width else f"{config.height}x{config.width}"
-    metadata = {
-        "format": "pt",
-        "architecture": timm_name(config.arch),
-        "image_size": str(side),
-        "patch_size": str(config.arch.patch),
-        "mean": json.dumps(config.mean),
-        "std": json.dumps(config.std),
-        "channels": str(config.in_chans),
-        "method": model.method,
-        "samples_seen": str(samples_seen),
-        "version": __version__,
-    }
-
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.encoder_state().items()}
-    atomic_write(path, save(tensors, metadata))
+    info = EncoderInfo(
+        timm_name(config.arch),
+        (config.height, config.width),
+        config.in_chans,
+        config.mean,
+        config.std,
+        model.method,
+        samples_seen,
+    )
+    write_encoder(path, model.encoder_state(), info)

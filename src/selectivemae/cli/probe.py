@@ -1,12 +1,15 @@
 """``selectivemae probe``: how good frozen features are."""
 
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
 from selectivemae.cli.common import ConfigFile, Json, Quiet, Verbose, print_json, set_up_logging, settings_from
 from selectivemae.core.errors import ConfigError
-from selectivemae.probing.run import ProbeConfig, ProbeResult, Row
+from selectivemae.probing.config import ProbeConfig
+
+if TYPE_CHECKING:
+    from selectivemae.probing.run import ProbeResult
 
 
 def probe(
@@ -35,7 +38,7 @@ def probe(
         print(table(result))
 
 
-def run_probe(weights: str, config: ProbeConfig, layout: str | None = None) -> ProbeResult:
+def run_probe(weights: str, config: ProbeConfig, layout: str | None = None) -> "ProbeResult":
     """Load weights and probe them; the baseline of random weights has the same architecture."""
     from selectivemae.engine.precision import choose_device
     from selectivemae.probing.run import probe_encoder
@@ -53,8 +56,10 @@ def run_probe(weights: str, config: ProbeConfig, layout: str | None = None) -> P
     return probe_encoder(encoder, config, choose_device(config.device), weights, twin if fresh else None)
 
 
-def table(result: ProbeResult) -> str:
+def table(result: "ProbeResult") -> str:
     """The result for people."""
+    from selectivemae.probing.run import Row
+
     head = f"{result.classes} classes, {result.train} train / {result.test} test ({result.split})"
     rows = [(result.weights, Row(result.knn, result.linear, result.few_shot))]
     rows += result.baselines.items()

@@ -3,36 +3,21 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from pydantic import Field
 from torch import nn
 
-from selectivemae.core.config import Settings
 from selectivemae.core.order import Int64
 from selectivemae.core.statistics import wilson
 from selectivemae.data.labels import TEST, TRAIN, Labelled, read_labels
 from selectivemae.data.reading import UInt8
 from selectivemae.data.stores import Store, open_store
+from selectivemae.probing.config import ProbeConfig
 from selectivemae.probing.features import collect, colour_describer, encoder_describer, pixel_describer
 from selectivemae.probing.fewshot import SHOTS, few_shot
 from selectivemae.probing.knn import Float32, accuracy, knn_predict, knn_predict_several, standardise
 from selectivemae.probing.linear import linear_predict
-
-
-class ProbeConfig(Settings):
-    """Settings of ``probe``."""
-
-    data: str | None = Field(default=None, description="Class folders: CLASS/image.jpg, with split.csv or train/test")
-    image_size: int | None = Field(default=None, description="Side of the images in pixels (the encoder's own)")
-    pool: Literal["mean", "token"] = Field(default="mean", description="Mean of the patch tokens, or the class token")
-    k: int = Field(default=20, ge=1, description="Neighbours of kNN (1, 5, 10 and 50 are reported beside it)")
-    seed: int = Field(default=0, description="Of drawn splits and of the random baseline")
-    baselines: bool = Field(default=True, description="Also print random weights, raw pixels and colour numbers")
-    workers: int = Field(default=0, ge=0, description="Processes that decode images")
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
-
 
 KS = (1, 5, 10, 20, 50)
 

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 from selectivemae.core.version import __version__
 
 if TYPE_CHECKING:
+    from selectivemae.cli.pretrain import run as pretrain
     from selectivemae.core.errors import UserError
     from selectivemae.core.order import sample_key
     from selectivemae.data.stores import open_store
     from selectivemae.models.create import create_model
     from selectivemae.pretrain.config import PretrainConfig
-    from selectivemae.pretrain.run import pretrain
     from selectivemae.weights.load import load_encoder
     from selectivemae.weights.pretraining import load_pretraining_model
 
 _WHERE = {
-    "UserError": "core.errors",
-    "PretrainConfig": "pretrain.config",
-    "create_model": "models.create",
-    "load_encoder": "weights.load",
-    "load_pretraining_model": "weights.pretraining",
-    "open_store": "data.stores",
-    "pretrain": "pretrain.run",
-    "sample_key": "core.order",
+    "PretrainConfig": "pretrain.config:PretrainConfig",
+    "UserError": "core.errors:UserError",
+    "create_model": "models.create:create_model",
+    "load_encoder": "weights.load:load_encoder",
+    "load_pretraining_model": "weights.pretraining:load_pretraining_model",
+    "open_store": "data.stores:open_store",
+    "pretrain": "cli.pretrain:run",
+    "sample_key": "core.order:sample_key",
 }
 
 __all__ = [
@@ -44,7 +44,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
-        return getattr(import_module(f"selectivemae.{_WHERE[name]}"), name)
+        module, _, attribute = _WHERE[name].partition(":")
+        return getattr(import_module(f"selectivemae.{module}"), attribute)
     raise AttributeError(f"module 'selectivemae' has no attribute {name!r}")
 
 

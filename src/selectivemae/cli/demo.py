@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from selectivemae.cli.common import Json, Quiet, print_json, set_up_logging
+from selectivemae.cli.pretrain import run
 from selectivemae.core.errors import ConfigError, DataError
 from selectivemae.core.files import prepare_output
 
@@ -68,19 +69,18 @@ def _scenes(folder: Path, seed: int, say: Say) -> Path:
     return folder
 
 
-def _pretrain(source: str, run: Path, minutes: float, seed: int, quiet: bool, say: Say) -> dict[str, Any]:
+def _pretrain(source: str, out: Path, minutes: float, seed: int, quiet: bool, say: Say) -> dict[str, Any]:
     from selectivemae.pretrain.config import PretrainConfig
-    from selectivemae.pretrain.run import pretrain
 
     say(
         f"2. Pre-training a ViT-tiny with SelectiveMAE for {minutes:g} minutes (15 % of the patches seen, 25 % rebuilt)"
     )
     settings = PretrainConfig(
-        data=[source], out=run, model="vit_tiny_patch8", image_size=SIZE, minutes=minutes, seed=seed, workers=0
+        data=[source], out=out, model="vit_tiny_patch8", image_size=SIZE, minutes=minutes, seed=seed, workers=0
     )
-    result = pretrain(settings, quiet=quiet)
+    result = run(settings, quiet=quiet)
     say(f"   {result.samples} images seen ({result.epochs:.0f} epochs), loss {result.loss or 0:.3f}")
-    return {"run": str(run), "samples": result.samples, "epochs": result.epochs, "loss": result.loss}
+    return {"run": str(out), "samples": result.samples, "epochs": result.epochs, "loss": result.loss}
 
 
 def _probe(source: str, run: Path, seed: int, say: Say) -> dict[str, Any] | None:

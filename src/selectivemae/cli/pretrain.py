@@ -13,6 +13,7 @@ from selectivemae.pretrain.config import PretrainConfig
 if TYPE_CHECKING:
     from selectivemae.models.masked import MaskedAutoencoder
     from selectivemae.pretrain.probe_hook import Probe
+    from selectivemae.pretrain.run import RunResult
 
 Flag = Annotated[bool, Parameter(negative=())]
 
@@ -35,7 +36,6 @@ def pretrain(
     """
     set_up_logging(quiet, verbose)
     given = settings.given() if settings else {}
-    from selectivemae.pretrain.run import pretrain as run
     from selectivemae.pretrain.settle import saved_settings
 
     saved: dict = {}
@@ -52,11 +52,7 @@ def pretrain(
         else:
             print(planned.text())
         return
-    from selectivemae.reports.page import write_report
-
-    result = run(
-        settled, resume=resume, overwrite=overwrite, quiet=quiet, probe=knn_probe(settled), report=write_report
-    )
+    result = run(settled, resume=resume, overwrite=overwrite, quiet=quiet)
     if json:
         print_json(asdict(result))
         return
@@ -66,6 +62,18 @@ def pretrain(
         f"in {duration(result.seconds)}{loss}\nencoder: {result.out}/encoder.safetensors\n"
         f"report: {result.out}/report.html"
     )
+
+
+def run(config: PretrainConfig, *, resume: bool = False, overwrite: bool = False, quiet: bool = False) -> "RunResult":
+    """Pre-train as ``config`` says, with the probe that it asks for and a report page: ``selectivemae.pretrain``.
+
+    ``resume`` continues the folder's run exactly (or begins it, when there is none yet); ``overwrite`` replaces it.
+    Raises UserError subclasses for everything that a user can mend; Interrupted after a signal, with the state saved.
+    """
+    from selectivemae.pretrain.run import pretrain as train
+    from selectivemae.reports.page import write_report
+
+    return train(config, resume=resume, overwrite=overwrite, quiet=quiet, probe=knn_probe(config), report=write_report)
 
 
 def knn_probe(config: PretrainConfig) -> "Probe | None":

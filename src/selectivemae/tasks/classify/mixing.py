@@ -58,9 +58,9 @@ class Mixing:
 def cut_out(share: float, row: int, column: int, height: int, width: int) -> Blend:
     """CutMix's box of area 1 - ``share`` around a place, cut off at the border, and the share that really remains."""
     side = math.sqrt(1.0 - share)
-    half_height, half_width = int(height * side) // 2, int(width * side) // 2
-    top, bottom = max(row - half_height, 0), min(row + half_height, height)
-    left, right = max(column - half_width, 0), min(column + half_width, width)
+    tall, wide = int(height * side), int(width * side)
+    top, bottom = max(row - tall // 2, 0), min(row + (tall + 1) // 2, height)
+    left, right = max(column - wide // 2, 0), min(column + (wide + 1) // 2, width)
     return Blend(1.0 - (bottom - top) * (right - left) / (height * width), (top, bottom, left, right))
 
 

@@ -122,6 +122,17 @@ def test_the_walk_is_cached_until_a_folder_changes(tmp_path: Path, monkeypatch: 
     assert len(walks) == 9, "a folder changed within a tick of the clock may change again unnoticed"
 
 
+def test_a_folder_that_grew_is_read_anew(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "a", {"x.jpg": b"1"})
+    settle(folder)
+    assert len(open_store(folder)) == 1
+    fill(folder, {"y.jpg": b"22"})
+    settle(folder)
+    grown = open_store(folder)
+    assert [grown.id(i) for i in range(len(grown))] == ["a/x.jpg", "a/y.jpg"]
+    assert grown[1] == b"22"
+
+
 def test_a_copy_has_the_same_fingerprint_and_other_content_another(tmp_path: Path) -> None:
     prints = [open_store(fill(tmp_path / "one" / "set", IMAGES)).fingerprint]
     time.sleep(0.02)

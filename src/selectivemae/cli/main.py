@@ -31,9 +31,9 @@ def build_app() -> App:
     """The command line's grammar."""
     app = App(
         name="selectivemae",
-        help="Pre-train, judge and fine-tune vision models on satellite and aerial imagery.",
+        help="Pre-train, judge and fine-tune vision models on satellite and aerial imagery.\n\n"
+        "Example: selectivemae pretrain --data images/ --out runs/first --minutes 30",
         version=__version__,
-        help_epilogue="Example: selectivemae pretrain --data images/ --out runs/first --minutes 30",
         default_parameter=Parameter(consume_multiple=True, negative_iterable=(), show_default=True),
         exit_on_error=False,
         print_error=False,

@@ -34,13 +34,18 @@ class Settings(BaseModel):
         return json.loads(self.model_dump_json())
 
     @classmethod
+    def yielding(cls, weaker: dict[str, Any], stronger: dict[str, Any]) -> dict[str, Any]:
+        """What is left of a weaker layer under a stronger one, beside ``alternatives``: everything, by default."""
+        return weaker
+
+    @classmethod
     def build(cls, *layers: dict[str, Any], where: str = "settings") -> Self:
         """Validate layers of plain data, later ones stronger. ConfigError says in one line what does not fit."""
         merged: dict[str, Any] = {}
         for layer in layers:
             if any(layer.get(name) is not None for name in cls.alternatives):
                 merged = {k: v for k, v in merged.items() if k not in cls.alternatives}
-            merged |= layer
+            merged = cls.yielding(merged, layer) | layer
         try:
             return cls.model_validate(merged)
         except ValidationError as e:

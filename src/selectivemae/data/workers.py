@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selectivemae.core.errors import DecodeError, StoreError, TrainingError
+from selectivemae.core.errors import DataError, DecodeError, StoreError, TrainingError
 from selectivemae.core.order import Int64
 from selectivemae.data.augment import Augment, resample, shrink_factor
 from selectivemae.data.decode import decode, header, judge, judge_content, judge_size
@@ -113,6 +113,21 @@ class Task:
             return (judge(pixels) if self.judged else None) or "it can be read now"
         except (DecodeError, StoreError) as error:
             return str(error)
+
+
+def check_usable(task: Task, tries: int = 256) -> None:
+    """Raise DataError, with the first reason, when none of up to ``tries`` samples spread over the store is usable."""
+    count = len(task.store)
+    image = np.empty((1, task.image_size, task.image_size, task.channels), np.uint8)
+    first = ""
+    for number in np.unique(np.linspace(0, count - 1, min(count, tries)).astype(np.int64)):
+        reason: Reasons = np.zeros(1, dtype="S24")
+        task.fill(np.array([number]), np.zeros(1, np.int64), image, reason)
+        if not reason[0]:
+            return
+        first = first or f"{task.store.id(int(number))}: {reason[0].decode()}"
+    looked = f"all {count}" if count <= tries else f"{tries} of {count}"
+    raise DataError(f"no usable image: {looked} files were tried, the first ({first}); point --data to images")
 
 
 class Inline:

@@ -85,7 +85,7 @@ def bench_model(config: BenchModelConfig) -> ModelCost:
     """Time forward, backward and optimizer step on images that lie on the device, the methods in turn."""
     device = choose_device(config.device)
     precision = resolve_precision(config.precision, device)
-    names: list[Method] = [config.method] + ([config.against] if config.against else [])
+    names: list[Method] = [config.method, config.against] if config.against else [config.method]
     batch = synthetic_batch(config.batch_size, 3, config.image_size, config.image_size, device)
     peak = matrix_peak(device, precision)
     trainers = {name: _trainer(config, name, device, precision) for name in names}

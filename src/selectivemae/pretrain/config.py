@@ -1,7 +1,7 @@
 """Settings of ``pretrain``."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -90,6 +90,12 @@ class PretrainConfig(Settings):
     track: list[Literal["tensorboard", "wandb"]] = Field(
         default=[], description="Figures also to TensorBoard or Weights & Biases (offline)"
     )
+
+    @classmethod
+    def yielding(cls, weaker: dict[str, Any], stronger: dict[str, Any]) -> dict[str, Any]:
+        """."""
+        gone = {"warmup_epochs"} if stronger.get("minutes") is not None else set()
+        return {k: v for k, v in weaker.items() if k not in gone}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

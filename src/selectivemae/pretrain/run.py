@@ -27,11 +27,12 @@ from selectivemae.core.files import locked, prepare_output, remove_temporaries
 from selectivemae.core.progress import ProgressLine
 from selectivemae.core.records import Quarantine
 from selectivemae.core.version import __version__
-from selectivemae.data.augment import RandomCrop
+from selectivemae.data.augment import CentreCrop, RandomCrop
 from selectivemae.data.catalogue import resolve_all
 from selectivemae.data.loader import EverySample, Loader, Order
 from selectivemae.data.pruning import PrunedOrder
 from selectivemae.data.stores import Store, open_stores
+from selectivemae.data.workers import Task, check_usable
 from selectivemae.engine.checkpoint import Checkpoint, newest_checkpoint, restore_optimizer
 from selectivemae.engine.hooks.checkpoint import CheckpointHook
 from selectivemae.engine.hooks.guard import GuardHook
@@ -102,6 +103,9 @@ def pretrain(
     device = choose_device(config.device)
     model = create_model(**model_arguments(config))
     store = open_stores(resolve_all(config.data, config.data_root))
+    check_usable(Task(store, config.image_size, config.channels, CentreCrop()))
+    if config.init:
+        begin_from(model, config.init, log.info)
     prepare_output(out, resume=resume, overwrite=overwrite, marker=CONFIG)
     with ExitStack() as stack:
         stack.enter_context(locked(out))
@@ -111,8 +115,6 @@ def pretrain(
         checkpoint, problems = newest_checkpoint(out / "checkpoints") if resume else (None, [])
         if checkpoint:
             check_same_data(checkpoint.state, store, checkpoint.folder)
-        elif config.init:
-            begin_from(model, config.init, log.info)
         write_settled(out / CONFIG, config.settled(), _about(command))
         stack.enter_context(_log_file(out / "log.txt"))
         for problem in problems:
@@ -296,13 +298,19 @@ def default_micro_batch(batch_size: int, device: torch.device) -> int:
     return batch_size if device.type != "cpu" else min(batch_size, 64)
 
 
+def _git(here: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["git", "-C", str(here.parent), *words], capture_output=True, text=True, check=False)
+
+
 def _about(command: str) -> dict[str, str]:
+    commit = ""
+    here = Path(__file__)
     try:
-        commit = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
+        # Only where git knows this very file: an installed package may lie inside somebody else's repository.
+        if _git(here, "ls-files", "--error-unmatch", here.name).returncode == 0:
+            commit = _git(here, "rev-parse", "HEAD").stdout.strip()
     except OSError:  # a machine without git
-        commit = ""
+        pass
     about = {"selectivemae": __version__, "torch": str(torch.__version__), "command": command or " ".join(sys.argv)}
     return about | ({"commit": commit} if commit else {})
 

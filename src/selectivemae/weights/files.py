@@ -7,12 +7,12 @@ are read into inert stand-ins, so that neither those packages nor their classes 
 
 import argparse
 import json
-import pickle
 import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -153,7 +153,7 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
     try:
         with torch.serialization.safe_globals(allowed):
             raw = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise WeightsError(f"{path}: {_refusal(str(error))}") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         # the ways in which a damaged archive or pickle stream shows itself

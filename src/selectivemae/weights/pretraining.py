@@ -56,8 +56,6 @@ def load_pretraining_model(
         model = _from_shapes(state, metadata, heads, decoder_heads, file)
     wanted = model.state_dict()
     known = {k: v for k, v in state.items() if not k.startswith(UNUSED)}
-    if isinstance(model, MAE):
-        known |= {k: v for k, v in state.items() if k.startswith("decoder_embed.")}
     problems = _problems(wanted, known)
     if problems:
         raise WeightsError(f"{file} does not fit a {model.method} model: {problems}")

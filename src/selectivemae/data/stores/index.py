@@ -246,6 +246,7 @@ def cached_index(
         try:
             os.makedirs(os.path.dirname(place), exist_ok=True)
             builder.write(place, stamp)
+            files.forget(place)  # a stale index of that name may have been looked at
         except OSError as error:
             failure = error
             continue

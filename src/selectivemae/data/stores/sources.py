@@ -91,6 +91,11 @@ class Files:
                 self._open.popitem(last=False)
         return handle
 
+    def forget(self, path: str) -> None:
+        """Let go of the open file at ``path``, because another has taken its place."""
+        with self._lock:
+            self._open.pop(path, None)
+
 
 @dataclass(frozen=True)
 class LocalFile:

@@ -127,7 +127,6 @@ def test_a_folder_that_grew_is_read_anew(tmp_path: Path) -> None:
     settle(folder)
     assert len(open_store(folder)) == 1
     fill(folder, {"y.jpg": b"22"})
-    settle(folder)
     grown = open_store(folder)
     assert [grown.id(i) for i in range(len(grown))] == ["a/x.jpg", "a/y.jpg"]
     assert grown[1] == b"22"

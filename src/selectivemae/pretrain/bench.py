@@ -88,8 +88,8 @@ def bench_model(config: BenchModelConfig) -> ModelCost:
     names: list[Method] = [config.method, config.against] if config.against else [config.method]
     batch = synthetic_batch(config.batch_size, 3, config.image_size, config.image_size, device)
     peak = matrix_peak(device, precision)
-    trainers = {name: _trainer(config, name, device, precision) for name in names}
-    times = interleaved({n: timed_steps(t, batch, device) for n, t in trainers.items()}, config.rounds)
+    trainers: dict[Method, Trainer] = {name: _trainer(config, name, device, precision) for name in names}
+    times = interleaved({str(n): timed_steps(t, batch, device) for n, t in trainers.items()}, config.rounds)
     costs = []
     for name, trainer in trainers.items():
         step = median(times[name])

@@ -154,6 +154,7 @@ def _join(parts: Path, out: Path, about: dict[str, str], resumed: int) -> EmbedR
     filled = [path for path in paths if pq.read_metadata(path).num_rows]
     if not filled:
         name, reason = bad[0]
+        shutil.rmtree(parts)
         raise DataError(f"none of {len(bad)} images could be read, the first ({name}) because: {reason}")
     schema = pq.read_schema(filled[0]).with_metadata(cast(Any, about))
     temporary, images = parts / "joined.parquet", 0

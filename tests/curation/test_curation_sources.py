@@ -65,6 +65,7 @@ def test_globs(member: str, wanted: bool) -> None:
         ("version: 1", "version: 2", r"line 1: version"),
         ("overlap: 32", "overlap: 300", r"line 12: sources.0.slice: overlap must be smaller"),
         ("name: aid", "name: dota", r"source name 'dota' is given twice"),
+        ("version: 1", "version: 1\ncategories: [agriculture]", r"category .transport. is not among categories"),
         ("name: aid", "name: A I D", r"line 13: sources.1.name"),
         ("[3, 2, 1]", "[0, 2, 1]", r"line 9: sources.0.bands.*numbered from 1"),
         ('"images/(?P<c>[^/]+)/"', '"images/("', r"line 11.*no valid regular expression"),

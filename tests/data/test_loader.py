@@ -272,6 +272,7 @@ sys.path.insert(0, {folder!r})
 from test_loader import Loader, MemoryStore, Position
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would inherit "ignore"
     loader = Loader(MemoryStore(64), 8, 16, 0, workers=2)
     for step, _ in enumerate(loader.batches(Position())):
         if step == 1:

@@ -146,7 +146,7 @@ def test_what_fails_for_a_while_is_tried_again(served: tuple[str, Path, list[str
     ("fault", "tries", "message"),
     [
         ("500", 5, "500"),
-        ("cut", 5, "check the server"),
+        ("cut", 5, "check server and connection"),
         ("403", 1, "403"),
         ("no ranges", 1, "answers a range with more"),
     ],

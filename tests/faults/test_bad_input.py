@@ -86,7 +86,7 @@ def test_no_decodable_image(capsys, tmp_path: Path) -> None:
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / f"{number}.jpg").write_text("<html>not found</html>")
     line = refused(capsys, "pretrain", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run"), *SMALL)
-    assert "unusable" in line
+    assert "no usable image" in line
     assert "data/" in line
     assert "no supported image format" in line
     assert leftovers(tmp_path / "run") == []

@@ -130,6 +130,10 @@ class Sources(Settings):
         names = [source.name for source in self.sources]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"source name {twice[0]!r} is given twice; names are part of every id and must differ")
+        for source in self.sources if self.categories else ():
+            named = source.category.map.values() if isinstance(source.category, FromPath) else [source.category]
+            if unknown := sorted(set(named) - {"", *self.categories}):
+                raise ValueError(f"source {source.name}: category {unknown[0]!r} is not among categories")
         return self
 
 

@@ -70,8 +70,8 @@ def read_lists(store: Ids, train: Path, test: Path) -> Labelled:
             lines.append(line)
         check_present(table, absent)
     how = f"lists {train.name} and {test.name}"
-    arrays = (np.array(values, np.int64) for values in (index, labels, parts))
-    return Labelled(*arrays, _class_names(lines, train), how)
+    places, numbers, which = (np.array(values, np.int64) for values in (index, labels, parts))
+    return Labelled(places, numbers, which, _class_names(lines, train), how)
 
 
 def _lines(table: Path) -> Iterator[Line]:

@@ -125,7 +125,7 @@ def check_usable(task: Task, tries: int = 256) -> None:
         task.fill(np.array([number]), np.zeros(1, np.int64), image, reason)
         if not reason[0]:
             return
-        first = first or f"{task.store.id(int(number))}: {reason[0].decode()}"
+        first = first or f"{task.store.id(int(number))}: {task.explain(int(number))}"
     looked = f"all {count}" if count <= tries else f"{tries} of {count}"
     raise DataError(f"no usable image: {looked} files were tried, the first ({first}); point --data to images")
 

@@ -71,7 +71,7 @@ class WeightsAndBiases:
     """An offline run under ``RUN/wandb``; the variable WANDB_MODE=online, set by the user, sends at once."""
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports] (an extra)
 
         self.run = wandb.init(
             project="selectivemae",

@@ -46,7 +46,8 @@ def knn_predict_several(
         near = np.argpartition(-similarity, most - 1, axis=1)[:, :most]
         value = np.take_along_axis(similarity, near, axis=1)
         nearest_first = np.argsort(-value, axis=1, kind="stable")
-        near, value = (np.take_along_axis(x, nearest_first, axis=1) for x in (near, value))
+        near = np.take_along_axis(near, nearest_first, axis=1)
+        value = np.take_along_axis(value, nearest_first, axis=1)
         weight = np.exp((value - 1) / temperature)
         for k in ks:
             votes = np.zeros((len(near), classes))

@@ -34,7 +34,7 @@ def block_starts(encoder: nn.Module) -> tuple[int, ...] | None:
     """Numbers of the first block of each stage, and of all blocks; None for an encoder without blocks (ResNet)."""
     model = cast(Any, encoder)
     stages = model.layers if hasattr(model, "layers") else [encoder] if hasattr(model, "blocks") else []
-    counts = [len(stage.blocks) for stage in stages if hasattr(stage, "blocks")]
+    counts = [len(cast(Any, stage).blocks) for stage in stages if hasattr(stage, "blocks")]
     if not counts or len(counts) != len(stages):
         return None
     return tuple(sum(counts[:i]) for i in range(len(counts) + 1))

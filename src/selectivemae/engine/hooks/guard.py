@@ -17,8 +17,6 @@ class GuardHook(BaseHook):
 
     name = "guard"
 
-    name = "guard"
-
     def __init__(self, report: Callable[[int, list[int]], None], every: int, limit: int = 3) -> None:
         self.report = report
         self.every = every

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -48,7 +49,7 @@ def mistakes_picture(
     """PNG of images (N,) of a store with their scores (N, K) and true labels (N,), in the order given."""
     rows = -(-len(index) // _COLUMNS)
     figure = Figure(figsize=(2.1 * _COLUMNS, 2.5 * rows), layout="constrained")
-    grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    grid: list[Axes] = list(figure.subplots(rows, _COLUMNS, squeeze=False).ravel())
     for axes in grid:
         axes.axis("off")
     for images, places, _ in read_images(store, index, _THUMBNAIL, channels):

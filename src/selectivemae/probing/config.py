@@ -11,7 +11,7 @@ class ProbeConfig(Settings):
     """Settings of ``probe``."""
 
     data: str | None = Field(default=None, description="Class folders: CLASS/image.jpg, with split.csv or train/test")
-    image_size: int | None = Field(default=None, description="Side of the images in pixels (the encoder's own)")
+    image_size: int | None = Field(default=None, ge=1, description="Side of the images in pixels (the encoder's own)")
     pool: Literal["mean", "token"] = Field(default="mean", description="Mean of the patch tokens, or the class token")
     k: int = Field(default=20, ge=1, description="Neighbours of kNN (1, 5, 10 and 50 are reported beside it)")
     seed: int = Field(default=0, description="Of drawn splits and of the random baseline")

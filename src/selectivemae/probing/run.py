@@ -117,6 +117,19 @@ def _interval(predicted: Int64, wanted: Int64) -> tuple[float, float]:
     return round(100 * low, 2), round(100 * high, 2)
 
 
+def image_side(encoder: nn.Module, wanted: int | None) -> int:
+    """Side of the images that an encoder is shown, in pixels: the wanted one, or its own.
+
+    ConfigError when its patches do not divide it.
+    """
+    model = cast(Any, encoder)
+    side = wanted or model.pretrained_cfg["input_size"][1]
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))[0]
+    if side % patch:
+        raise ConfigError(f"--image-size {side} is not a multiple of the patch size {patch} of these weights")
+    return side
+
+
 def probe_encoder(
     encoder: nn.Module,
     config: ProbeConfig,
@@ -132,7 +145,7 @@ def probe_encoder(
     assert config.data is not None
     store, labelled = open_labelled(config.data, config.seed)
     channels, height, _ = cast(Any, encoder).pretrained_cfg["input_size"]
-    size = config.image_size or height
+    size = image_side(encoder, config.image_size)
 
     def run(name: str, describe: Callable[[UInt8], Float32]) -> tuple[Row, Judged, Prepared]:
         prepared = prepare(store, labelled, size, channels, config.workers, describe)
@@ -176,5 +189,5 @@ def knn_accuracy(encoder: nn.Module, config: ProbeConfig, device: torch.device) 
     store, labelled = open_labelled(config.data, config.seed)
     channels, height, _ = cast(Any, encoder).pretrained_cfg["input_size"]
     describe = encoder_describer(encoder.to(device).eval(), device, config.pool)
-    data = prepare(store, labelled, config.image_size or height, channels, config.workers, describe)
+    data = prepare(store, labelled, image_side(encoder, config.image_size), channels, config.workers, describe)
     return accuracy(knn_predict(data.train, data.train_label, data.test, config.k), data.test_label)

@@ -33,7 +33,7 @@ def layer_of(name: str, starts: tuple[int, ...]) -> int:
 def block_starts(encoder: nn.Module) -> tuple[int, ...] | None:
     """Numbers of the first block of each stage, and of all blocks; None for an encoder without blocks (ResNet)."""
     model = cast(Any, encoder)
-    stages = model.layers if hasattr(model, "layers") else [encoder] if hasattr(model, "blocks") else []
+    stages: list[Any] = list(model.layers) if hasattr(model, "layers") else [model] if hasattr(model, "blocks") else []
     counts = [len(cast(Any, stage).blocks) for stage in stages if hasattr(stage, "blocks")]
     if not counts or len(counts) != len(stages):
         return None

@@ -1,5 +1,6 @@
 """Readers of class folders and published split files, and what is wrong with bad ones."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from selectivemae.core.errors import DataError
 from selectivemae.data.labels import TEST, TRAIN, Labelled, read_labels
 from selectivemae.data.lists import find_lists, read_lists
+from selectivemae.data.stores import open_store
 
 
 class Names:
@@ -155,3 +157,19 @@ def test_an_unknown_split_says_which_there_are(tmp_path: Path) -> None:
     write_pair(tmp_path, [], [], "55_0")
     with pytest.raises(DataError, match=r"there: 55_0"):
         find_lists(tmp_path, "28")
+
+
+@pytest.mark.parametrize(("name", "classes"), [("aid", 30), ("ucmerced", 21)])
+def test_real_trees(shared_data: Path, name: str, classes: int) -> None:
+    """The parts are those of split.csv, read here line by line; and by folders alone the labels are the same."""
+    store = open_store(shared_data / name)
+    labelled = read_labels(store, shared_data / name)
+    with open(shared_data / name / "split.csv", newline="") as f:
+        rows = {row["file"]: (row["label"], TRAIN if row["split"] == "train" else TEST) for row in csv.DictReader(f)}
+    found = {
+        store.id(int(i)).partition("/")[2]: (labelled.classes[label], int(part))
+        for i, label, part in zip(labelled.index, labelled.label, labelled.part, strict=True)
+    }
+    assert found == rows
+    assert len(labelled.classes) == classes
+    assert read_labels(store, None).classes == labelled.classes

@@ -322,3 +322,20 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=120)
     assert all_gone(workers, 60)
     assert "Traceback" not in errors
+
+
+def test_batches_of_one_channel_are_not_overwritten_by_the_workers():
+    """A view of one channel counts as contiguous: the batch must still have memory of its own."""
+
+    def pixels(workers: int) -> list[torch.Tensor]:
+        with Loader(MemoryStore(24), 4, 16, 0, channels=1, workers=workers) as loader:
+            kept = []
+            for step, (batch, _) in enumerate(loader.batches(Position())):
+                kept.append(batch.images)
+                time.sleep(0.05)  # time enough for workers to fill the slot again
+                if step == 5:
+                    return kept
+        raise AssertionError
+
+    for alone, by_worker in zip(pixels(0), pixels(1), strict=True):
+        assert torch.equal(alone, by_worker)

@@ -50,7 +50,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path: P
     model, optimizer = trained()
     folder = save(tmp_path)
     assert sorted(f.name for f in folder.iterdir()) == [
-        "SHA256SUMS", "model.safetensors", "optimizer.safetensors", "state.json",
+        "SHA256SUMS", "model.safetensors", "optimizer.safetensors", "state.json", "stream.safetensors",
     ]  # fmt: skip
     assert (tmp_path / "latest").read_text() == "step-00000001\n"
     other = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))

@@ -176,7 +176,10 @@ def test_two_runs_into_one_folder(capsys, images: Path, tmp_path: Path) -> None:
         ({"decoder_depth": 2}, "with decoder_depth 1, not 2"),
         ({"image_size": 48}, "with image_size 32, not 48"),
         ({"seed": 3}, "with seed 0, not 3"),
-        ({"method": "mae", "mask_ratio": 0.75}, "with method 'selectivemae', not 'mae' (also: mask_ratio"),
+        (
+            {"method": "mae", "mask_ratio": 0.75},
+            "with method 'selectivemae', not 'mae' (also: decoder_depth, mask_ratio",
+        ),
     ],
 )
 def test_another_run_on_resume(images: Path, tmp_path: Path, change: dict, message: str) -> None:

@@ -85,7 +85,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_its_samples_named(images, whol
     found = events(tmp_path / "run")
     assert [r["step"] for r in found] == [1, 2, 4]
     assert [r["of"] for r in found] == [named] * 3
-    assert all(id.startswith(f"{images.name}/part") and id.endswith(".jpg") for r in found for id in r["samples"])
+    assert all(id.startswith(f"{images.name}/part") and id.endswith(".jpg") for r in found for id in r["ids"])
     assert list(losses(tmp_path / "run")) == [1, 2, 3, 4, 5]
     assert all(bool(value.isfinite().all()) for value in weights(tmp_path / "run").values())
 

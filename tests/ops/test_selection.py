@@ -213,3 +213,15 @@ def test_added_patches_are_most_alike_near_and_least_alike_far() -> None:
         means.append(np.mean(similarity))
     assert means == sorted(means, reverse=True)
     assert means[0] > means[-1] + 0.2
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6])
+def test_topk_takes_the_highest_at_any_temperature(scale: float) -> None:
+    logits = torch.randn(64, 40, generator=torch.Generator().manual_seed(0)) * scale
+    chosen = draw(logits, keys(64), SEEDS, 9, "topk").sort(dim=1).values
+    assert torch.equal(chosen, logits.topk(9, dim=1).indices.sort(dim=1).values)
+
+
+def test_topk_draws_lots_among_equals() -> None:
+    chosen = draw(torch.zeros(4000, 10), keys(4000), SEEDS, 3, "topk")
+    assert chisquare(torch.bincount(chosen.flatten(), minlength=10).numpy()).pvalue > 1e-4

@@ -160,7 +160,7 @@ def test_losses_with_and_without_pictures_are_the_same_to_the_bit(tmp_path: Path
     reported: list[int] = []
 
     def report(out: Path) -> None:
-        reported.append(len(list((out / "pictures").glob("*.png"))))
+        reported.append(len(list((out / "pictures").glob("reconstruction-*.png"))))
 
     often, never = tmp_path / "often", tmp_path / "never"
     pretrain(config(data, often, picture_every=0.5), quiet=True, report=report)
@@ -170,11 +170,11 @@ def test_losses_with_and_without_pictures_are_the_same_to_the_bit(tmp_path: Path
     encoder, other = (load_file(run / "encoder.safetensors") for run in (often, never))
     assert encoder.keys() == other.keys()
     assert all(torch.equal(encoder[k], other[k]) for k in encoder)
-    names = [f"reconstruction-{step:08d}.png" for step in range(1, 7)]
+    names = [f"{kind}-{step:08d}.png" for kind in ("reconstruction", "selection") for step in range(1, 7)]
     assert sorted(f.name for f in (often / "pictures").iterdir()) == names
-    assert [f.name for f in (never / "pictures").iterdir()] == names[-1:]
+    assert sorted(f.name for f in (never / "pictures").iterdir()) == [names[5], names[11]]
     assert reported == [1, 2, 3, 4, 5, 6]
-    last = [(run / "pictures" / names[-1]).read_bytes() for run in (often, never)]
+    last = [(run / "pictures" / names[5]).read_bytes() for run in (often, never)]
     assert last[0] == last[1]
     assert Image.open(io.BytesIO(last[0])).size[0] > 5 * SIDE
 
@@ -191,5 +191,6 @@ def test_an_interrupted_run_has_its_picture_and_report(tmp_path: Path):
     with pytest.raises(Interrupted):
         pretrain(settings, quiet=True, probe=stop, report=reported.append)
     assert reported == [tmp_path / "run"]
-    assert [f.name for f in (tmp_path / "run" / "pictures").iterdir()] == ["reconstruction-00000002.png"]
+    pictures = sorted(f.name for f in (tmp_path / "run" / "pictures").iterdir())
+    assert pictures == ["reconstruction-00000002.png", "selection-00000002.png"]
     assert (tmp_path / "run" / "checkpoints" / "step-00000002").is_dir()

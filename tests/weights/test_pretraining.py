@@ -170,7 +170,7 @@ def test_the_encoders_file_says_what_its_user_must_know(tmp_path: Path) -> None:
     save_encoder(tmp_path / "encoder.safetensors", model, 1234)
     with safe_open(tmp_path / "encoder.safetensors", "pt") as file:
         about = file.metadata()
-    assert about["architecture"] == "vit_tiny_patch8_224"
+    assert (about["architecture"], about["patch_size"]) == ("vit_tiny_patch16_224", "8")
     assert (about["image_size"], about["channels"]) == ("32x48", "3")
     assert (about["method"], about["samples_seen"]) == ("selectivemae", "1234")
     assert json.loads(about["mean"]) == [0.485, 0.456, 0.406]

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from selectivemae.cli.common import Json, Quiet, print_json, set_up_logging
 from selectivemae.cli.pretrain import run
 from selectivemae.core.errors import ConfigError, DataError
-from selectivemae.core.files import prepare_output
+from selectivemae.core.files import atomic_write, prepare_output
 
 SIZE = 64  # pixels: small enough that a laptop sees every scene dozens of times in minutes
 MARKER = "demo.txt"
@@ -40,9 +40,12 @@ def demo(
     set_up_logging(quiet or json)
     if minutes <= 0:
         raise ConfigError(f"--minutes must be above 0, got {minutes}")
-    again = overwrite or (out / MARKER).is_file()
-    prepare_output(out, resume=False, overwrite=again, marker=MARKER)
-    (out / MARKER).write_text("Made by `selectivemae demo`; it may be replaced by another demo.\n")
+    if data:
+        from selectivemae.data.stores import open_store
+
+        open_store(data)  # says at once what is wrong with it
+    prepare_output(out, resume=False, overwrite=overwrite, marker=MARKER)
+    atomic_write(out / MARKER, "Made by `selectivemae demo`; --overwrite replaces it.\n")
 
     def say(text: str) -> None:
         if not (quiet or json):

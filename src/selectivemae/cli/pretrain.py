@@ -36,7 +36,7 @@ def pretrain(
     """
     set_up_logging(quiet, verbose)
     given = settings.given() if settings else {}
-    from selectivemae.pretrain.settle import saved_settings
+    from selectivemae.engine.folder import saved_settings
 
     saved: dict = {}
     out = given.get("out")

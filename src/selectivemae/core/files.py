@@ -107,6 +107,17 @@ def check_sums(folder: Path) -> str | None:
     return None if there else "it is empty"
 
 
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turns an error of the disk inside (full, read-only, no permission) into an OutputError that names ``out``."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise cannot_write(e, Path(e.filename) if e.filename else out) from e
+
+
 def remove_temporaries(folder: Path) -> None:
     """Delete what a killed process left half-written in a folder (our own temporary names only)."""
     for leftover in folder.glob(".*.tmp"):
@@ -122,6 +133,8 @@ def prepare_output(out: Path, *, resume: bool, overwrite: bool, marker: str) -> 
     A folder with content is continued by ``resume``, emptied by ``overwrite`` (only if it holds ``marker``, the file
     that shows it to be ours), and refused otherwise.
     """
+    if resume and overwrite:
+        raise OutputError("--resume continues a folder and --overwrite replaces it: give one of them")
     try:
         if out.exists() and not out.is_dir():
             raise OutputError(f"{out} is a file; --out needs a folder")
@@ -133,6 +146,10 @@ def prepare_output(out: Path, *, resume: bool, overwrite: bool, marker: str) -> 
                 )
             with locked(out):  # never under the feet of a run that is going on
                 _empty(content)
+        elif content and resume and not (out / marker).is_file() and any(not f.name.startswith(".") for f in content):
+            raise OutputError(
+                f"{out} holds files but no {marker}, so there is nothing of ours to continue: name another"
+            )
         elif content and not resume:
             raise OutputError(
                 f"{out} is not empty: continue it with --resume, replace it with --overwrite, or name another"

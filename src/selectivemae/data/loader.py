@@ -244,6 +244,14 @@ class Loader:
         return Batch(images, torch.from_numpy(part.index), key, weights)
 
 
+def _own(images: Tensor) -> Tensor:
+    """(B, S, S, C) as (B, C, S, S) in memory of its own.
+
+    With one channel the permuted view counts as contiguous, and would go on lying in a slot that workers fill again.
+    """
+    return images.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+
+
 class _Upload:
     """Copies images (B, S, S, C) to the device as (B, C, S, S), contiguous, and other tensors as they are.
 
@@ -256,10 +264,10 @@ class _Upload:
 
     def __call__(self, images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         if self.stream is None:
-            return tuple(t.to(self.device) for t in (images.permute(0, 3, 1, 2).contiguous(), *others))
+            return tuple(t.to(self.device) for t in (_own(images), *others))
         with torch.cuda.stream(self.stream):
             images, *others_there = (t.pin_memory().to(self.device, non_blocking=True) for t in (images, *others))
-            there = (images.permute(0, 3, 1, 2).contiguous(), *others_there)
+            there = (_own(images), *others_there)
         current = torch.cuda.current_stream(self.device)
         current.wait_stream(self.stream)
         for tensor in there:

@@ -4,7 +4,7 @@ checkpoints/
   step-00001234/
     model.safetensors       weights, under the names that others read
     optimizer.safetensors   exp_avg.NAME, exp_avg_sq.NAME, step.NAME
-    stream.safetensors      losses of pruning (only where there is pruning)
+    stream.safetensors      losses of pruning (empty where there is none)
     state.json              step, epoch, consumed, samples, ledger, hooks, identity of the run
     SHA256SUMS
   latest                    name of the newest whole checkpoint
@@ -69,8 +69,7 @@ def save_checkpoint(
         weights = {k: v.detach().cpu().contiguous() for k, v in model.items()}
         _write_tensors(temporary / "model.safetensors", weights, metadata)
         _write_tensors(temporary / "optimizer.safetensors", optimizer)
-        if stream:
-            _write_tensors(temporary / "stream.safetensors", stream)
+        _write_tensors(temporary / "stream.safetensors", stream)
         (temporary / "state.json").write_text(json.dumps(state, indent=1))
     atomic_write(root / "latest", folder.name + "\n")
     return folder
@@ -87,10 +86,15 @@ def _write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from e
 
 
+def _folders(root: Path) -> dict[int, Path]:
+    """Checkpoint folders by their step; others, such as a user's copies, are none of ours."""
+    return {int(m[1]): f for f in root.iterdir() if (m := re.fullmatch(r"step-(\d{8,})", f.name))}
+
+
 def prune_checkpoints(root: Path, newest: int, keep: int, keep_every: int) -> None:
     """Delete all but the last ``keep`` checkpoints up to step ``newest``, and those whose step ``keep_every`` (0: none)
     divides. Later ones go as well: they are damaged ones, behind which a resume went back."""
-    folders = {int(f.name.removeprefix("step-")): f for f in root.glob("step-*")}
+    folders = _folders(root)
     whole = sorted(step for step in folders if step <= newest)
     kept = {*whole[-keep:], *(step for step in whole if keep_every and step % keep_every == 0)}
     for step in folders.keys() - kept:
@@ -121,8 +125,8 @@ def newest_checkpoint(root: Path) -> tuple[Checkpoint | None, list[str]]:
         return None, []
     remove_temporaries(root)
     problems: list[str] = []
-    folders = sorted(root.glob("step-*"), reverse=True)
-    for folder in folders:
+    folders = _folders(root)
+    for _, folder in sorted(folders.items(), reverse=True):
         try:
             return read_checkpoint(folder), problems
         except CheckpointError as e:

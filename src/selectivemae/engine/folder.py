@@ -1,6 +1,7 @@
 """What every run's folder has beside checkpoints: what made it, its log, the check that a resume is the same run."""
 
 import logging
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,15 +21,19 @@ CONFIG = "config.yaml"
 log = logging.getLogger("selectivemae")
 
 
+def _git(here: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["git", "-C", str(here.parent), *words], capture_output=True, text=True, check=False)
+
+
 def about(command: str = "") -> dict[str, str]:
     """Versions, git commit where there is one, and the command line: the head of ``config.yaml``."""
-    try:
-        commit = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-    except OSError:  # a machine without git
-        commit = ""
-    made_by = {"selectivemae": __version__, "torch": str(torch.__version__), "command": command or " ".join(sys.argv)}
+    commit, here = "", Path(__file__)
+    with suppress(OSError):  # a machine without git
+        # Only where git knows this very file: an installed package may lie inside somebody else's repository.
+        if _git(here, "ls-files", "--error-unmatch", here.name).returncode == 0:
+            commit = _git(here, "rev-parse", "HEAD").stdout.strip()
+    words = command or shlex.join(sys.argv)
+    made_by = {"selectivemae": __version__, "torch": str(torch.__version__), "command": " ".join(words.split())}
     return made_by | ({"commit": commit} if commit else {})
 
 

@@ -58,17 +58,14 @@ class Trainer:
 
         When the device's memory does not suffice the micro-batch is halved and the step begins again.
         """
-        while True:
-            try:
-                loss, scalars = self._gradients(batch, state.progress)
-                break
-            except torch.OutOfMemoryError:
-                if self.micro_batch == 1:
-                    raise TrainingError(
-                        f"not enough memory on {self.config.device} for one image: use a smaller model or image size"
-                    ) from None
-                self.micro_batch = (self.micro_batch + 1) // 2
-                torch.cuda.empty_cache()
+        while (done := self._try(batch, state.progress)) is None:
+            if self.micro_batch == 1:
+                raise TrainingError(
+                    f"not enough memory on {self.config.device} for one image: use a smaller model or image size"
+                )
+            self.micro_batch = (self.micro_batch + 1) // 2
+            torch.cuda.empty_cache()
+        loss, scalars = done
         clip = self.config.clip_grad or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
         usable = torch.where(batch.weight > 0, loss, 0.0)
@@ -79,17 +76,25 @@ class Trainer:
         state.batch, state.loss, state.scalars = batch, loss, scalars
         state.grad_norm, state.finite = norm, finite
 
+    def _try(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """``_gradients``, or None when the memory did not suffice; what it had taken is free again by then."""
+        try:
+            return self._gradients(batch, progress)
+        except torch.OutOfMemoryError:
+            return None
+
     def _gradients(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         self.optimizer.zero_grad(set_to_none=True)
-        losses, scalars = [], {}
+        losses: list[Tensor] = []
+        scalars: dict[str, Tensor] = {}
         for part in split(batch, self.micro_batch):
             with autocast(self.config.precision, self.config.device):
                 out = self.objective.step(part, progress)
-            # A sample that could not be read has weight 0; its loss must not reach the sum even if it is no number.
-            weighted = torch.where(part.weight > 0, out.loss * part.weight, 0.0)
-            (weighted.sum() / self.config.batch_size).backward()
+            # A sample that could not be read is black and has weight 0: it adds nothing.
+            ((out.loss * part.weight).sum() / self.config.batch_size).backward()
             losses.append(out.loss.detach())
-            scalars |= out.scalars
+            for name, value in out.scalars.items():
+                scalars[name] = scalars.get(name, 0.0) + value.detach() * (len(part.index) / len(batch.index))
         return torch.cat(losses), scalars
 
 
@@ -111,7 +116,7 @@ def fit(
     # Of a resumed run the length may be another one now.
     state.progress = config.budget.progress(state.epochs, state.samples, state.elapsed)
     batches = stream.batches(state.position)
-    with ExitStack() as ends, StopSignal() as stop:
+    with StopSignal() as stop, ExitStack() as ends:  # signals are noted until the state is saved
         for hook in reversed(hooks):
             ends.callback(hook.close, state)
         ends.callback(batches.close)  # pyright: ignore[reportAttributeAccessIssue]

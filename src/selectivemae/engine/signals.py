@@ -4,6 +4,8 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
+from selectivemae.core.errors import Interrupted
+
 
 class StopSignal:
     """Context in which SIGINT and SIGTERM are noted in ``received`` instead of raised."""
@@ -14,7 +16,7 @@ class StopSignal:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:  # a second one means it
-            raise KeyboardInterrupt
+            raise Interrupted("stopped at once; the last checkpoint is what there is", 128 + number)
         self.received = number
 
     def __enter__(self) -> Self:

@@ -55,6 +55,10 @@ class RunState:
     whole: bool = True  # False while a step is under way: not a state to save
     finished: bool = False
 
+    def at(self) -> dict:
+        """Where the run stands, as every line of metrics.jsonl says it."""
+        return {"epoch": round(self.epochs, 6), "samples": self.samples, "time_s": round(self.elapsed, 3)}
+
     def saved(self) -> dict:
         """What a checkpoint keeps."""
         return {

@@ -13,7 +13,7 @@ from selectivemae.models.masked import MaskedAutoencoder, MaskedConfig
 from selectivemae.models.vit import LayerNorm
 from selectivemae.ops.phases import phase_at
 from selectivemae.ops.richness import richness_logits
-from selectivemae.ops.selection import draw_targets, draw_visible, select
+from selectivemae.ops.selection import draw_targets, draw_visible, select_visible
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,10 @@ class SelectiveMAE(MaskedAutoencoder):
             visible = draw_visible(noise_key, self.number)
             return visible, draw_targets(targets_by, noise_key, visible, self.number, how.mode)
         by = targets_by if how.for_targets == how.richness else self.richness(images, how.richness)
-        visible, targets = select(self.embed(patches), by, noise_key, phase, self.number, how.mode)
-        if by is not targets_by:
-            targets = draw_targets(targets_by, noise_key, visible, self.number, how.mode)
-        return visible, targets
+        with torch.autocast(images.device.type, enabled=False):  # the same choice in every precision of training
+            tokens = self.embed(patches.float())
+        visible = select_visible(tokens, by, noise_key, phase, self.number, how.mode)
+        return visible, draw_targets(targets_by, noise_key, visible, self.number, how.mode)
 
     @property
     def uses_hog(self) -> bool:

@@ -47,10 +47,12 @@ DEFAULT_PATCH = {"huge": 14}
 
 def architecture(name: str, patch_size: int | None = None) -> Architecture:
     """The sizes of ``vit_SIZE[_patchP]``; ``patch_size`` overrides the name's. ConfigError for an unknown name."""
-    match = re.fullmatch(r"vit_(tiny|small|base|large|huge)(?:_patch(\d+))?(?:_(\d+))?", name)
+    match = re.fullmatch(r"vit_(tiny|small|base|large|huge)(?:_patch([1-9]\d*))?(?:_224)?", name)
     if match is None:
         known = [f"vit_{size}_patch{DEFAULT_PATCH.get(size, 16)}" for size in SIZES]
         raise ConfigError(f"unknown model {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
+    if patch_size is not None and patch_size < 1:
+        raise ConfigError(f"patch size {patch_size} is no number of pixels: use 1 or more")
     size = match[1]
     patch = patch_size or int(match[2] or DEFAULT_PATCH.get(size, 16))
     depth, width, heads, decoder_width, decoder_heads = SIZES[size]
@@ -98,3 +100,8 @@ def build_encoder(
 def timm_name(arch: Architecture) -> str:
     """The name of the stock timm model with the same weights' shapes, for files that others load."""
     return f"{arch.name}_224"
+
+
+def stock_timm_name(arch: Architecture) -> str:
+    """The stock timm model of the same size; where its patch is another, ``patch_size`` must be told as well."""
+    return f"vit_{arch.size}_patch{DEFAULT_PATCH.get(arch.size, 16)}_224"

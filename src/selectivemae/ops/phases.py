@@ -1,6 +1,7 @@
 """The curriculum of expansion: which tokens join the seeds, over training progress (method.md, section 3)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -38,8 +39,15 @@ class Phase:
 
     def as_tensor(self, device: torch.device | str) -> Tensor:
         """(5,) float32: the score weights of the old and the new mode, and the share; data, not control flow,
-        so that a compiled step is not compiled again when the phase changes."""
-        return torch.tensor([*MODES[self.old], *MODES[self.new], self.share], device=device)
+        so that a compiled step is not compiled again when the phase changes. Made once a phase; in a ramp, where it
+        changes with every step, copied without waiting for the device."""
+        return _tensor(self, torch.device(device))
+
+
+@lru_cache(maxsize=8)
+def _tensor(phase: Phase, device: torch.device) -> Tensor:
+    values = torch.tensor([*MODES[phase.old], *MODES[phase.new], phase.share])
+    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)
 
 
 def check_boundaries(order: str, boundaries: tuple[float, ...]) -> None:

@@ -66,8 +66,13 @@ def draw(logits: Tensor, key: Tensor, purpose: int, k: int, mode: str, taken: Te
     ``sample``: without replacement with softmax probabilities; ``topk``: the k highest, equal ones by lot.
     """
     noise = gumbel(key, purpose, logits.shape[1])
-    score = logits + noise if mode == "sample" else logits + 1e-4 * noise.clamp(-10, 20)
-    return _top(score if taken is None else score.masked_fill(taken, _TAKEN), k)
+    score = logits + noise if mode == "sample" else logits
+    if taken is not None:
+        score = score.masked_fill(taken, _TAKEN)
+    if mode == "sample":
+        return _top(score, k)
+    lot = noise.argsort(dim=1)  # a stable sort of what lies in random order leaves equal ones in that order
+    return lot.gather(1, _top(score.gather(1, lot), k))
 
 
 def _expand(similarity: Tensor, noise: Tensor, taken: Tensor, n: int, phase: Tensor) -> Tensor:
@@ -93,11 +98,13 @@ def select(
     similarity to any chosen one (near: the most similar, far: the least, random: any; ``phase`` is
     ``Phase.as_tensor``); targets are drawn by richness among the rest. No gradient flows through the choice.
     """
-    seen = _seen(tokens, logits, key, phase, number, mode)
+    seen = select_visible(tokens, logits, key, phase, number, mode)
     return seen, draw_targets(logits, key, seen, number, mode)
 
 
-def _seen(tokens: Tensor, logits: Tensor, key: Tensor, phase: Tensor, number: Counts, mode: str) -> Tensor:
+@torch.no_grad()
+def select_visible(tokens: Tensor, logits: Tensor, key: Tensor, phase: Tensor, number: Counts, mode: str) -> Tensor:
+    """The visible ids (B, V) of ``select`` alone."""
     with torch.autocast(tokens.device.type, enabled=False):
         unit = torch.nn.functional.normalize(tokens.float(), dim=-1)
         chosen = draw(logits, key, SEEDS, number.seeds, mode)

@@ -10,6 +10,14 @@ from selectivemae.core.config import Settings
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+# What a recipe for one method says that means nothing, or something else, for the other.
+OF_THE_METHOD = (
+    "mask_ratio", "reconstruction_ratio", "decoder_depth", "self_attention", "lr_scale_by_tokens", "richness",
+    "target_richness", "richness_mode", "temperature", "order", "phase_boundaries",
+)  # fmt: skip
 
 
 class PretrainConfig(Settings):
@@ -59,7 +67,7 @@ class PretrainConfig(Settings):
         default=None, description="Epochs of linear warm-up (5 %% of training)"
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.05, description="Of matrices, not of 1-D parameters")
-    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="Of AdamW")
+    betas: tuple[Beta, Beta] = Field(default=(0.9, 0.95), description="Of AdamW")
     clip_grad: Positive | None = Field(default=1.0, description="Limit of the gradient's norm")
     prune_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="Share of low-loss samples left out of an epoch (InfoBatch)"
@@ -75,7 +83,7 @@ class PretrainConfig(Settings):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="Of matrix products")
     workers: int | Literal["auto"] = Field(default="auto", description="Processes that decode images")
-    seed: int = Field(default=0, description="Of weights, order, crops and selection")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Of weights, order, crops and selection")
     # records
     log_every: Count | None = Field(default=None, description="Steps between lines of metrics (CPU 1, GPU 20)")
     checkpoint_minutes: Positive = Field(default=10.0, description="Minutes between checkpoints")
@@ -93,8 +101,10 @@ class PretrainConfig(Settings):
 
     @classmethod
     def yielding(cls, weaker: dict[str, Any], stronger: dict[str, Any]) -> dict[str, Any]:
-        """."""
-        gone = {"warmup_epochs"} if stronger.get("minutes") is not None else set()
+        """``--minutes`` takes no warm-up in epochs, and another method none of what a recipe says of its own."""
+        gone: set[str] = {"warmup_epochs"} if stronger.get("minutes") is not None else set()
+        if stronger.get("method") not in (None, weaker.get("method", "selectivemae")):
+            gone |= {*OF_THE_METHOD}
         return {k: v for k, v in weaker.items() if k not in gone}
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 RUN/
   pictures/reconstruction-00001234.png   fixed images after step 1234 (pretrain.pictures)
+  pictures/selection-00001234.png        which of their patches were seen and which rebuilt
 """
 
 import logging
@@ -12,7 +13,7 @@ from selectivemae.core.errors import UserError
 from selectivemae.core.files import atomic_write
 from selectivemae.engine.state import BaseHook, RunState
 from selectivemae.models.masked import MaskedAutoencoder
-from selectivemae.pretrain.pictures import Fixed, draw_grid, look
+from selectivemae.pretrain.pictures import Fixed, draw_grid, draw_selection, look
 
 log = logging.getLogger("selectivemae")
 
@@ -77,3 +78,4 @@ class PictureHook(BaseHook):
             f"loss of these images {looked.loss:.3f}"
         )
         atomic_write(self.folder / f"reconstruction-{state.step:08d}.png", draw_grid(looked, heading))
+        atomic_write(self.folder / f"selection-{state.step:08d}.png", draw_selection(looked, heading))

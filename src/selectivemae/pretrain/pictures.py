@@ -25,6 +25,7 @@ Colour = tuple[int, int, int]
 
 NEVER = -1  # an epoch that training does not reach: order and noise of the fixed images are their own
 UNSEEN = 160  # grey level of what the encoder does not see
+MIN_WIDTH = 560  # pixels: heading and legend need them
 TILE, GAP, LINE = 192, 6, 22  # least side of a tile, space between tiles, height of a line of text, in pixels
 INK, PAPER = (32, 36, 42), (255, 255, 255)
 # Colours of poor and of rich patches: neither seen nor rebuilt, seen, rebuilt.
@@ -139,7 +140,6 @@ def _paste(canvas: Tensor, ids: Tensor, patches: Tensor) -> Tensor:
 
 def draw_grid(looked: Looked, heading: str) -> bytes:
     """A PNG with one row an image: the image | seen | rebuilt | all unseen rebuilt | choice over richness."""
-    count, _, height, width = looked.original.shape
     share = [np.mean(looked.part == k) for k in (1, 2)]
     columns = [
         ("image", rgb(looked.original)),
@@ -148,12 +148,27 @@ def draw_grid(looked: Looked, heading: str) -> bytes:
     ]
     if looked.all_rebuilt is not None:
         columns.append(("all unseen rebuilt", rgb(looked.all_rebuilt)))
-    columns.append(("choice", choice_map(looked.part, looked.richness, height, width)))
+    return _sheet([*columns, _choice(looked)], heading)
 
+
+def draw_selection(looked: Looked, heading: str) -> bytes:
+    """A PNG with one row an image: the image | choice over richness."""
+    return _sheet([("image", rgb(looked.original)), _choice(looked)], heading)
+
+
+def _choice(looked: Looked) -> tuple[str, UInt8]:
+    return "choice", choice_map(looked.part, looked.richness, *looked.original.shape[2:])
+
+
+def _sheet(columns: list[tuple[str, UInt8]], heading: str) -> bytes:
+    """A PNG of titled columns of pictures (B, H, W, 3), with the legend of the choice below."""
+    count, height, width, _ = columns[0][1].shape
     factor = max(1, round(TILE / width))
     high, wide = height * factor, width * factor
     top = 2 * LINE + GAP
-    canvas = Image.new("RGB", (GAP + len(columns) * (wide + GAP), top + count * (high + GAP) + LINE + GAP), PAPER)
+    canvas = Image.new(
+        "RGB", (max(GAP + len(columns) * (wide + GAP), MIN_WIDTH), top + count * (high + GAP) + LINE + GAP), PAPER
+    )
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(14)
     draw.text((GAP, 5), heading, INK, font)

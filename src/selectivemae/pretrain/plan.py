@@ -11,6 +11,7 @@ from selectivemae.data.batch import Position
 from selectivemae.data.catalogue import resolve_all
 from selectivemae.data.loader import Loader
 from selectivemae.data.stores import Store, open_stores
+from selectivemae.engine.folder import default_micro_batch
 from selectivemae.engine.loop import FitConfig, Trainer
 from selectivemae.engine.measure import (
     flops_per_image,
@@ -25,7 +26,6 @@ from selectivemae.engine.state import RunState
 from selectivemae.models.create import create_model
 from selectivemae.pretrain.config import PretrainConfig
 from selectivemae.pretrain.objective import PretrainObjective
-from selectivemae.pretrain.run import default_micro_batch
 from selectivemae.pretrain.settle import budget_of, model_arguments, schedule_of, settle
 
 # An H100 or H200: dense bf16 matrix products measured at about 790 TFLOP/s, of which such a training reaches 40 %.
@@ -120,7 +120,7 @@ def plan(config: PretrainConfig, seconds: float = 20.0) -> Plan:
         flops_per_image=flops,
         batch_size=config.batch_size,
         micro_batch=micro,
-        learning_rate=schedule_of(config, model, len(store)).lr,
+        learning_rate=schedule_of(config, len(store)).lr,
         bytes_for_weights=weights,
         bytes_per_image=int(activations),
         largest_micro_batch=max(int((0.9 * free_memory(device) - weights) / activations), 0),
@@ -151,8 +151,7 @@ def _measure(
     seconds: float,
 ) -> float:
     """Images a second of real training steps on the real data, loader included; the first step does not count."""
-    model = objective.model
-    schedule = schedule_of(config, model, len(store))
+    schedule = schedule_of(config, len(store))
     optimizer = adamw(objective.parameter_groups(), config.betas)
     fit_config = FitConfig(budget_of(config), schedule, config.batch_size, micro, device, precision, config.clip_grad)
     trainer, state = Trainer(objective, optimizer, fit_config), RunState()

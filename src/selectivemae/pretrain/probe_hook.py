@@ -30,7 +30,7 @@ class ProbeHook(BaseHook):
         if due > self._done or state.progress >= 1.0:
             self._done = due
             figures = self.probe(self.model)
-            self.metrics.write("probe", state.step, epoch=round(state.epochs, 6), samples=state.samples, **figures)
+            self.metrics.write("probe", state.step, **state.at(), **figures)
 
     def save(self) -> dict:
         """How many probes are done."""

@@ -11,10 +11,7 @@ RUN/
 """
 
 import logging
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +20,9 @@ import torch
 
 from selectivemae.core.config import write_settled
 from selectivemae.core.errors import CheckpointError
-from selectivemae.core.files import locked, prepare_output, remove_temporaries
+from selectivemae.core.files import locked, prepare_output, remove_temporaries, writing
 from selectivemae.core.progress import ProgressLine
 from selectivemae.core.records import Quarantine
-from selectivemae.core.version import __version__
 from selectivemae.data.augment import CentreCrop, RandomCrop
 from selectivemae.data.catalogue import resolve_all
 from selectivemae.data.loader import EverySample, Loader, Order
@@ -34,6 +30,7 @@ from selectivemae.data.pruning import PrunedOrder
 from selectivemae.data.stores import Store, open_stores
 from selectivemae.data.workers import Task, check_usable
 from selectivemae.engine.checkpoint import Checkpoint, newest_checkpoint, restore_optimizer
+from selectivemae.engine.folder import CONFIG, about, check_same_data, check_same_run, default_micro_batch, log_file
 from selectivemae.engine.hooks.checkpoint import CheckpointHook
 from selectivemae.engine.hooks.guard import GuardHook
 from selectivemae.engine.hooks.progress import ProgressHook
@@ -51,16 +48,7 @@ from selectivemae.pretrain.picture_hook import PictureHook, Report
 from selectivemae.pretrain.pictures import fixed_images
 from selectivemae.pretrain.probe_hook import Probe, ProbeHook
 from selectivemae.pretrain.prune_hook import PruneHook
-from selectivemae.pretrain.settle import (
-    CONFIG,
-    budget_of,
-    check_same_data,
-    check_same_run,
-    identity,
-    model_arguments,
-    schedule_of,
-    settle,
-)
+from selectivemae.pretrain.settle import IDENTITY, budget_of, identity, model_arguments, schedule_of, settle
 from selectivemae.pretrain.track import check_trackers, open_metrics
 from selectivemae.weights.pretraining import begin_from, pretraining_metadata, save_encoder
 
@@ -104,22 +92,22 @@ def pretrain(
     model = create_model(**model_arguments(config))
     store = open_stores(resolve_all(config.data, config.data_root))
     check_usable(Task(store, config.image_size, config.channels, CentreCrop()))
-    if config.init:
+    if config.init and not (resume and any((out / "checkpoints").glob("step-*"))):
         begin_from(model, config.init, log.info)
     prepare_output(out, resume=resume, overwrite=overwrite, marker=CONFIG)
-    with ExitStack() as stack:
+    with writing(out), ExitStack() as stack:
         stack.enter_context(locked(out))
         remove_temporaries(out)
         if resume:
-            check_same_run(out, config)
+            check_same_run(out, config.settled(), IDENTITY)
         checkpoint, problems = newest_checkpoint(out / "checkpoints") if resume else (None, [])
         if checkpoint:
             check_same_data(checkpoint.state, store, checkpoint.folder)
-        write_settled(out / CONFIG, config.settled(), _about(command))
-        stack.enter_context(_log_file(out / "log.txt"))
+        stack.enter_context(log_file(out / "log.txt"))
         for problem in problems:
             log.warning("%s; going on from the one before", problem)
         run = _Run(config, out, store, model, device, checkpoint, quiet)
+        write_settled(out / CONFIG, config.settled(), about(command))
         return run.train(stack, probe, report)
 
 
@@ -154,12 +142,21 @@ class _Run:
 
         def rest(epoch: int) -> bool:
             hook.flush()  # the draw that follows must see the losses of all steps so far
-            return self.state.progress >= self.config.prune_until
+            return self._progress_at(epoch) >= self.config.prune_until - 1e-9
 
         hook = PruneHook(PrunedOrder(self.config.seed, len(self.store), self.config.prune_ratio, rest))
-        if self.checkpoint:
+        if self.checkpoint and self.checkpoint.stream:  # a run may begin to prune when it is resumed
             hook.order.restore({k: v.numpy() for k, v in self.checkpoint.stream.items()})
         return hook
+
+    def _progress_at(self, epoch: int) -> float:
+        """Share of training done when an epoch begins; it may begin inside the batch that is about to be made."""
+        config = self.config
+        if config.epochs is not None:
+            return epoch / config.epochs
+        if config.samples_seen is not None:
+            return (self.state.samples + config.batch_size) / config.samples_seen
+        return self.state.progress
 
     def _restore(self) -> RunState:
         if self.checkpoint is None:
@@ -207,7 +204,7 @@ class _Run:
             self.device,
         )
         micro = config.micro_batch or default_micro_batch(config.batch_size, self.device)
-        schedule = schedule_of(config, self.model, len(self.store))
+        schedule = schedule_of(config, len(self.store))
         fit_config = FitConfig(
             budget_of(config), schedule, config.batch_size, micro, self.device, precision, config.clip_grad
         )
@@ -232,9 +229,10 @@ class _Run:
             return figures
 
         records = RecordHook(self.metrics, every, more)
-        hooks: list[BaseHook] = [records, GuardHook(self._bad_step, every)]
+        hooks: list[BaseHook] = [records]
         if self.pruning:
             hooks.append(self.pruning)
+        hooks.append(GuardHook(self._bad_step, every))  # after all that books a step: it may end training
         if probe:
             hooks.append(ProbeHook(probe, self.model, self.metrics, config.probe_every))
         hooks.append(ProgressHook(line, records))
@@ -290,44 +288,4 @@ class _Run:
     def _bad_step(self, step: int, samples: list[int]) -> None:
         ids = [self.store.id(i) for i in samples[:16]]
         log.warning("step %d: loss or gradient not finite, update skipped; samples: %s", step, ", ".join(ids))
-        self.metrics.write("event", step, event="not_finite", samples=ids, of=len(samples))
-
-
-def default_micro_batch(batch_size: int, device: torch.device) -> int:
-    """On a GPU the whole batch is tried first (and halved until it fits); on a CPU larger parts gain nothing."""
-    return batch_size if device.type != "cpu" else min(batch_size, 64)
-
-
-def _git(here: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(["git", "-C", str(here.parent), *words], capture_output=True, text=True, check=False)
-
-
-def _about(command: str) -> dict[str, str]:
-    commit = ""
-    here = Path(__file__)
-    try:
-        # Only where git knows this very file: an installed package may lie inside somebody else's repository.
-        if _git(here, "ls-files", "--error-unmatch", here.name).returncode == 0:
-            commit = _git(here, "rev-parse", "HEAD").stdout.strip()
-    except OSError:  # a machine without git
-        pass
-    about = {"selectivemae": __version__, "torch": str(torch.__version__), "command": command or " ".join(sys.argv)}
-    return about | ({"commit": commit} if commit else {})
-
-
-@contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    """Everything logged goes to the run's log.txt as well.
-
-    On a full disk its lines are lost without a word: what must be saved will say it.
-    """
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.handleError = lambda record: None
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        with suppress(OSError):
-            handler.close()
+        self.metrics.write("event", step, **self.state.at(), event="not_finite", ids=ids, of=len(samples))

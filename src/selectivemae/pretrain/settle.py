@@ -1,17 +1,15 @@
 """From settings to what the engine and the model take; and what makes a run the same run."""
 
-from pathlib import Path
+import logging
 from typing import Any
 
-from selectivemae.core.config import read_yaml
-from selectivemae.core.errors import CheckpointError, ConfigError
+from selectivemae.core.errors import ConfigError
 from selectivemae.data.stores import Store
 from selectivemae.engine.optim import Budget, Schedule
 from selectivemae.models.create import METHOD_DEFAULTS
-from selectivemae.models.masked import MaskedAutoencoder
 from selectivemae.pretrain.config import PretrainConfig
 
-CONFIG = "config.yaml"
+log = logging.getLogger("selectivemae")
 
 # What a run cannot change when it is resumed: its weights or its order of samples would be another run's.
 IDENTITY = (
@@ -65,18 +63,29 @@ def budget_of(config: PretrainConfig) -> Budget:
     return Budget(config.epochs, config.samples_seen, config.minutes)
 
 
-def schedule_of(config: PretrainConfig, model: MaskedAutoencoder, count: int) -> Schedule:
-    """The learning-rate schedule of a settled configuration over ``count`` samples an epoch (method.md, section 4)."""
-    lr = config.lr or learning_rate(config, model)
+def schedule_of(config: PretrainConfig, count: int) -> Schedule:
+    """The learning-rate schedule of a settled configuration over ``count`` samples an epoch (method.md, section 4).
+
+    ConfigError when the last rate lies above the peak.
+    """
+    lr = config.lr or learning_rate(config)
+    if config.min_lr > lr:
+        raise ConfigError(f"--min-lr {config.min_lr:g} is above the learning rate {lr:g}")
     warmup = 0.05
     if config.warmup_epochs is not None:
         total = budget_of(config).total_epochs(count)
         assert total is not None  # --minutes takes no --warmup-epochs
+        if config.warmup_epochs >= total:
+            log.warning(
+                "all %g epochs are warm-up (--warmup-epochs %g): the peak rate is never held",
+                total,
+                config.warmup_epochs,
+            )
         warmup = min(config.warmup_epochs / total, 1.0)
     return Schedule(lr, config.min_lr, warmup)
 
 
-def learning_rate(config: PretrainConfig, model: MaskedAutoencoder) -> float:
+def learning_rate(config: PretrainConfig) -> float:
     """The peak rate where none is given: ``base_lr`` x batch / 256, as the field counts it (method.md, section 4).
 
     Without a base rate 1e-3 x sqrt(batch / 256): the square root suits Adam from a laptop's batches to a cluster's,
@@ -86,41 +95,12 @@ def learning_rate(config: PretrainConfig, model: MaskedAutoencoder) -> float:
         lr = 1e-3 * (config.batch_size / 256) ** 0.5
     else:
         lr = config.base_lr * config.batch_size / 256
-    if config.lr_scale_by_tokens:
-        number = model.number
-        lr *= number.targets / (number.patches - number.visible)
+    if config.lr_scale_by_tokens and config.reconstruction_ratio and config.mask_ratio:
+        lr *= config.reconstruction_ratio / config.mask_ratio
     return lr
-
-
-def saved_settings(out: Path) -> dict[str, Any]:
-    """The settled settings of a run folder, for a resume; empty where there is none."""
-    return read_yaml(out / CONFIG) if (out / CONFIG).is_file() else {}
 
 
 def identity(config: PretrainConfig, store: Store) -> dict[str, Any]:
     """What a checkpoint says of the run that it belongs to."""
     settled = config.settled()
     return {k: settled[k] for k in IDENTITY} | {"samples": len(store), "fingerprint": store.fingerprint}
-
-
-def check_same_run(out: Path, config: PretrainConfig) -> None:
-    """CheckpointError when settings that make a run what it is differ from those of the folder."""
-    before, now = saved_settings(out), config.settled()
-    differing = [k for k in IDENTITY if k in before and before[k] != now[k]]
-    if differing:
-        k = differing[0]
-        more = f" (also: {', '.join(differing[1:])})" if len(differing) > 1 else ""
-        raise CheckpointError(
-            f"{out} was trained with {k} {before[k]!r}, not {now[k]!r}{more}: resume it with its own settings "
-            "(leave the option out), or name another --out"
-        )
-
-
-def check_same_data(saved: dict[str, Any], store: Store, folder: Path) -> None:
-    """CheckpointError when the data are not those that a checkpoint in ``folder`` was trained on."""
-    before = saved["identity"]
-    if before["fingerprint"] != store.fingerprint:
-        raise CheckpointError(
-            f"the data changed since {folder} was written ({before['samples']} samples then, {len(store)} now): "
-            "a resume would not be exact; restore the data, or begin a new run with --init and another --out"
-        )

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from selectivemae.core.errors import ConfigError
 from selectivemae.core.order import Int64
 from selectivemae.core.statistics import wilson
 from selectivemae.data.labels import TEST, TRAIN, Labelled, read_labels
@@ -144,7 +145,7 @@ def probe_encoder(
     """
     assert config.data is not None
     store, labelled = open_labelled(config.data, config.seed)
-    channels, height, _ = cast(Any, encoder).pretrained_cfg["input_size"]
+    channels = cast(Any, encoder).pretrained_cfg["input_size"][0]
     size = image_side(encoder, config.image_size)
 
     def run(name: str, describe: Callable[[UInt8], Float32]) -> tuple[Row, Judged, Prepared]:
@@ -187,7 +188,7 @@ def knn_accuracy(encoder: nn.Module, config: ProbeConfig, device: torch.device) 
     """kNN accuracy alone, for a look during training."""
     assert config.data is not None
     store, labelled = open_labelled(config.data, config.seed)
-    channels, height, _ = cast(Any, encoder).pretrained_cfg["input_size"]
+    channels = cast(Any, encoder).pretrained_cfg["input_size"][0]
     describe = encoder_describer(encoder.to(device).eval(), device, config.pool)
     data = prepare(store, labelled, image_side(encoder, config.image_size), channels, config.workers, describe)
     return accuracy(knn_predict(data.train, data.train_label, data.test, config.k), data.test_label)

@@ -5,6 +5,7 @@ read off the shapes.
 """
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,13 +19,15 @@ from selectivemae.models.create import create_model, normalisation
 from selectivemae.models.mae import MAE
 from selectivemae.models.masked import MaskedAutoencoder, MaskedConfig
 from selectivemae.models.selective_mae import SelectionConfig, SelectiveMAE
-from selectivemae.models.vit import SIZES, Architecture, timm_name
+from selectivemae.models.vit import SIZES, Architecture, stock_timm_name
 from selectivemae.weights.files import read_state_dict
 from selectivemae.weights.info import EncoderInfo, write_encoder
 
 # Stored by the reference but used by nothing (method.md, section 7, row 7), and its HOG layer's constant buffers.
 UNUSED = ("decoder_embed1.", "get_token_probs", "pos_embed_probs", "hog.")
 PREFIXES = ("module.", "model.")
+
+log = logging.getLogger("selectivemae")
 
 
 def find_pretraining_file(path: Path) -> Path:
@@ -44,8 +47,8 @@ def load_pretraining_model(
     """A pre-training model from a run folder, one of our checkpoints, or a reference ``.pth`` of either method.
 
     Sizes come from the file's metadata or from the shapes of its tensors; heads, which no shape tells, from the
-    standard sizes, unless given. ``report`` gets a line on how many keys matched. WeightsError names missing,
-    unexpected or misshapen keys. Nothing in the file is executed.
+    standard sizes, unless given. ``report`` gets a line on how many keys matched; by default it is logged.
+    WeightsError names missing, unexpected or misshapen keys. Nothing in the file is executed.
     """
     file = find_pretraining_file(Path(path))
     state = _strip(read_state_dict(file))
@@ -60,10 +63,10 @@ def load_pretraining_model(
     if problems:
         raise WeightsError(f"{file} does not fit a {model.method} model: {problems}")
     model.load_state_dict(known)
-    if report:
-        unused = len(state) - len(known)
-        note = f", {unused} keys that the reference stores but never uses were passed over" if unused else ""
-        report(f"{file}: {len(known)} of {len(wanted)} keys matched ({model.method}, {model.config.arch.name}){note}")
+    unused = len(state) - len(known)
+    note = f", {unused} keys that the reference stores but never uses were passed over" if unused else ""
+    say = report or log.info
+    say(f"{file}: {len(known)} of {len(wanted)} keys matched ({model.method}, {model.config.arch.name}){note}")
     return model
 
 
@@ -170,7 +173,7 @@ def save_encoder(path: Path, model: MaskedAutoencoder, samples_seen: int) -> Non
     """Write ``encoder.safetensors``: timm key names, and all that a user of the weights must know as metadata."""
     config = model.config
     info = EncoderInfo(
-        timm_name(config.arch),
+        stock_timm_name(config.arch),
         (config.height, config.width),
         config.in_chans,
         config.mean,
@@ -178,4 +181,4 @@ def save_encoder(path: Path, model: MaskedAutoencoder, samples_seen: int) -> Non
         model.method,
         samples_seen,
     )
-    write_encoder(path, model.encoder_state(), info)
+    write_encoder(path, model.encoder_state(), info, {"patch_size": str(config.arch.patch)})

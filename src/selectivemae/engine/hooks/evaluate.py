@@ -21,7 +21,7 @@ class EvaluateHook(BaseHook):
         if due > self._done or state.progress >= 1.0:
             self._done = due
             figures = self.evaluate()
-            self.metrics.write("eval", state.step, epoch=round(state.epochs, 6), samples=state.samples, **figures)
+            self.metrics.write("eval", state.step, **state.at(), **figures)
 
     def save(self) -> dict:
         """How many evaluations are done."""

@@ -46,7 +46,7 @@ class GuardHook(BaseHook):
 
     def restore(self, saved: dict) -> None:
         """Take it back; a run that was stopped for it gets its ``limit`` of steps again."""
-        self._in_a_row = saved["in_a_row"] % self.limit
+        self._in_a_row = saved["in_a_row"] if saved["in_a_row"] < self.limit else 0
 
     def _look(self) -> None:
         pending, self._pending = self._pending, []

@@ -9,7 +9,7 @@ from selectivemae.engine.state import BaseHook, RunState
 
 
 class RecordHook(BaseHook):
-    """One "train" line every ``every`` steps, with the mean loss since the line before.
+    """One "train" line every ``every`` steps and at the end, with the mean loss since the line before.
 
     Lines stand at multiples of ``every`` and their window survives a resume, so a run that was interrupted writes the
     same losses as one that was not. Nothing is read from the device between lines.
@@ -38,15 +38,12 @@ class RecordHook(BaseHook):
         usable = torch.where(weight > 0, state.loss, 0.0).sum() / (weight > 0).sum().clamp(min=1)
         self._sum = self._sum + usable
         self._count += 1
-        if state.step % self.every:
+        if state.step % self.every and state.progress < 1.0:
             return
         assert state.grad_norm is not None
         assert isinstance(self._sum, torch.Tensor)
         seconds = state.elapsed - self._elapsed
-        self.last = {
-            "epoch": round(state.epochs, 6),
-            "samples": state.samples,
-            "time_s": round(state.elapsed, 3),
+        self.last = state.at() | {
             "progress": round(state.progress, 6),
             "loss": self._sum.item() / self._count,
             "lr": state.lr,

@@ -48,7 +48,7 @@ help:
 install: $(DEV)
 
 demo: $(BASE)
-	@$(VENV)/bin/selectivemae demo --out demo-out
+	@$(VENV)/bin/selectivemae demo --out demo-out --overwrite
 
 test: $(DEV)
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2

@@ -11,9 +11,11 @@ checkpoints/
 """
 
 import json
+import logging
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,9 @@ from torch import Tensor, nn
 
 from selectivemae.core.errors import CheckpointError
 from selectivemae.core.files import atomic_folder, atomic_write, check_sums, remove_temporaries
+from selectivemae.engine.state import BaseHook, RunState
+
+log = logging.getLogger("selectivemae")
 
 Tensors = dict[str, Tensor]
 
@@ -134,3 +139,27 @@ def newest_checkpoint(root: Path) -> tuple[Checkpoint | None, list[str]]:
     if folders:
         raise CheckpointError(f"no whole checkpoint is left: {'; '.join(problems)}")
     return None, problems
+
+
+def restore_model(checkpoint: Checkpoint | None, model: nn.Module) -> RunState:
+    """Put a checkpoint's weights into a model; where the run stood, or a fresh state where there is no checkpoint.
+
+    CheckpointError when it is of another architecture.
+    """
+    if checkpoint is None:
+        return RunState()
+    try:
+        model.load_state_dict(checkpoint.model)
+    except RuntimeError as e:
+        first = str(e).splitlines()[1].strip()
+        raise CheckpointError(f"{checkpoint.folder} does not fit the model: {first}") from e
+    log.info("going on from %s", checkpoint.folder)
+    return RunState.restored(checkpoint.state)
+
+
+def restore_hooks(checkpoint: Checkpoint | None, hooks: Sequence[BaseHook]) -> None:
+    """Give each hook back what it saved under its name."""
+    saved = checkpoint.state["hooks"] if checkpoint else {}
+    for hook in hooks:
+        if saved.get(hook.name):
+            hook.restore(saved[hook.name])

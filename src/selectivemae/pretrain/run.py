@@ -19,7 +19,6 @@ from typing import Any
 import torch
 
 from selectivemae.core.config import write_settled
-from selectivemae.core.errors import CheckpointError
 from selectivemae.core.files import locked, prepare_output, remove_temporaries, writing
 from selectivemae.core.progress import ProgressLine
 from selectivemae.core.records import Quarantine
@@ -29,7 +28,13 @@ from selectivemae.data.loader import EverySample, Loader, Order
 from selectivemae.data.pruning import PrunedOrder
 from selectivemae.data.stores import Store, open_stores
 from selectivemae.data.workers import Task, check_usable
-from selectivemae.engine.checkpoint import Checkpoint, newest_checkpoint, restore_optimizer
+from selectivemae.engine.checkpoint import (
+    Checkpoint,
+    newest_checkpoint,
+    restore_hooks,
+    restore_model,
+    restore_optimizer,
+)
 from selectivemae.engine.folder import CONFIG, about, check_same_data, check_same_run, default_micro_batch, log_file
 from selectivemae.engine.hooks.checkpoint import CheckpointHook
 from selectivemae.engine.hooks.guard import GuardHook
@@ -125,7 +130,7 @@ class _Run:
     state: RunState = field(init=False)
 
     def __post_init__(self) -> None:
-        self.state = self._restore()
+        self.state = restore_model(self.checkpoint, self.model)
         self.model.to(self.device)
         self.objective = PretrainObjective(self.model, self.config.weight_decay)
         self.optimizer = adamw(self.objective.parameter_groups(), self.config.betas)
@@ -157,17 +162,6 @@ class _Run:
         if config.samples_seen is not None:
             return (self.state.samples + config.batch_size) / config.samples_seen
         return self.state.progress
-
-    def _restore(self) -> RunState:
-        if self.checkpoint is None:
-            return RunState()
-        try:
-            self.model.load_state_dict(self.checkpoint.model)
-        except RuntimeError as e:
-            first = str(e).splitlines()[1].strip()
-            raise CheckpointError(f"{self.checkpoint.folder} does not fit the model: {first}") from e
-        log.info("going on from %s", self.checkpoint.folder)
-        return RunState.restored(self.checkpoint.state)
 
     def train(self, stack: ExitStack, probe: Probe | None, report: Report | None) -> RunResult:
         """Train to the end of the budget."""
@@ -253,10 +247,7 @@ class _Run:
                 saved_step=self.state.step if self.checkpoint else None,
             )
         )
-        for hook in hooks if self.checkpoint else []:
-            saved = self.checkpoint.state["hooks"].get(hook.name)  # pyright: ignore[reportOptionalMemberAccess]
-            if saved:
-                hook.restore(saved)
+        restore_hooks(self.checkpoint, hooks)
         return hooks, records
 
     def _pictures(self, report: Report | None) -> PictureHook:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from selectivemae.core.config import write_settled
-from selectivemae.core.errors import CheckpointError, ConfigError, DataError
+from selectivemae.core.errors import ConfigError, DataError
 from selectivemae.core.files import atomic_write, locked, prepare_output, remove_temporaries
 from selectivemae.core.progress import ProgressLine
 from selectivemae.core.records import Metrics, Quarantine
@@ -30,7 +30,13 @@ from selectivemae.data.augment import RandomCrop
 from selectivemae.data.labels import TEST, TRAIN, Labelled, listed
 from selectivemae.data.loader import Loader, auto_workers
 from selectivemae.data.stores import Store
-from selectivemae.engine.checkpoint import Checkpoint, newest_checkpoint, restore_optimizer
+from selectivemae.engine.checkpoint import (
+    Checkpoint,
+    newest_checkpoint,
+    restore_hooks,
+    restore_model,
+    restore_optimizer,
+)
 from selectivemae.engine.folder import (
     CONFIG,
     about,
@@ -184,7 +190,7 @@ class _Run:
         self.classifier, self.device, self.checkpoint, self.quiet = classifier, device, checkpoint, quiet
         self.model = classifier.model
         keys = add_drop_path(self.model, config.drop_path)
-        self.state = self._restore()
+        self.state = restore_model(self.checkpoint, self.model)
         self.model.to(device)
         self.objective = ClassifyObjective(
             classifier,
@@ -204,17 +210,6 @@ class _Run:
         self.metrics = Metrics(out / "metrics.jsonl", self.state.step if checkpoint else None)
         self.quarantine = Quarantine(out / "quarantine.csv")
         self.last: Predictions | None = None  # of the test part, after the newest evaluation
-
-    def _restore(self) -> RunState:
-        if self.checkpoint is None:
-            return RunState()
-        try:
-            self.model.load_state_dict(self.checkpoint.model)
-        except RuntimeError as e:
-            first = str(e).splitlines()[1].strip()
-            raise CheckpointError(f"{self.checkpoint.folder} does not fit the model: {first}") from e
-        log.info("going on from %s", self.checkpoint.folder)
-        return RunState.restored(self.checkpoint.state)
 
     def train(self, stack: ExitStack) -> SeedResult:
         """Train to the last epoch, evaluate, and leave model and evaluation behind."""
@@ -310,10 +305,7 @@ class _Run:
                 saved_step=self.state.step if self.checkpoint else None,
             )
         )
-        for hook in hooks if self.checkpoint else []:
-            saved = self.checkpoint.state["hooks"].get(hook.name)  # pyright: ignore[reportOptionalMemberAccess]
-            if saved:
-                hook.restore(saved)
+        restore_hooks(self.checkpoint, hooks)
         return hooks
 
     def _evaluate(self) -> dict[str, Any]:

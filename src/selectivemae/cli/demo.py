@@ -20,7 +20,7 @@ Next, with your own images:
   selectivemae pretrain --data FOLDER --out runs/first        pre-train (any folder, zip or tar of images)
   selectivemae pretrain --out runs/first --resume             go on after an interruption
   selectivemae probe runs/first --data CLASS_FOLDERS          how good are the features?
-The weights are {encoder}; timm loads them as they are."""
+The weights are {encoder}; their metadata name the timm model."""
 
 
 def demo(

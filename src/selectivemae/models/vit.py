@@ -98,7 +98,7 @@ def build_encoder(
 
 
 def timm_name(arch: Architecture) -> str:
-    """The name of the stock timm model with the same weights' shapes, for files that others load."""
+    """timm's way of naming the architecture with its patch; stock timm has some of them (``stock_timm_name``)."""
     return f"{arch.name}_224"
 
 

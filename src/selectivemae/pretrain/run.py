@@ -37,7 +37,7 @@ from selectivemae.engine.checkpoint import (
 )
 from selectivemae.engine.folder import CONFIG, about, check_same_data, check_same_run, default_micro_batch, log_file
 from selectivemae.engine.hooks.checkpoint import CheckpointHook
-from selectivemae.engine.hooks.guard import GuardHook
+from selectivemae.engine.hooks.guard import GuardHook, bad_step_report
 from selectivemae.engine.hooks.progress import ProgressHook
 from selectivemae.engine.hooks.records import RecordHook
 from selectivemae.engine.loop import FitConfig, fit
@@ -226,7 +226,9 @@ class _Run:
         hooks: list[BaseHook] = [records]
         if self.pruning:
             hooks.append(self.pruning)
-        hooks.append(GuardHook(self._bad_step, every))  # after all that books a step: it may end training
+        hooks.append(
+            GuardHook(bad_step_report(self.metrics, self.store.id, self.state), every)
+        )  # after all that books a step: it may end training
         if probe:
             hooks.append(ProbeHook(probe, self.model, self.metrics, config.probe_every))
         hooks.append(ProgressHook(line, records))
@@ -275,8 +277,3 @@ class _Run:
     def _on_bad(self, sample: str, reason: str) -> None:
         if self.quarantine.add(sample, reason):
             log.warning("cannot use %s: %s", sample, reason)
-
-    def _bad_step(self, step: int, samples: list[int]) -> None:
-        ids = [self.store.id(i) for i in samples[:16]]
-        log.warning("step %d: loss or gradient not finite, update skipped; samples: %s", step, ", ".join(ids))
-        self.metrics.write("event", step, **self.state.at(), event="not_finite", ids=ids, of=len(samples))

@@ -1,11 +1,29 @@
 """Watches for losses and gradients that are no numbers."""
 
+import logging
 from collections.abc import Callable
 
 from torch import Tensor
 
 from selectivemae.core.errors import TrainingError
+from selectivemae.core.records import Metrics
 from selectivemae.engine.state import BaseHook, RunState
+
+log = logging.getLogger("selectivemae")
+
+Report = Callable[[int, list[int]], None]
+"""What is told of a step that was not finite: its number, and the places of its samples in the store."""
+
+
+def bad_step_report(metrics: Metrics, name: Callable[[int], str], state: RunState, most: int = 16) -> Report:
+    """A report that logs samples by ``name`` (``most`` at most) and writes an "event" line, where ``state`` stands."""
+
+    def report(step: int, samples: list[int]) -> None:
+        ids = [name(i) for i in samples[:most]]
+        log.warning("step %d: loss or gradient not finite, update skipped; samples: %s", step, ", ".join(ids))
+        metrics.write("event", step, **state.at(), event="not_finite", ids=ids, of=len(samples))
+
+    return report
 
 
 class GuardHook(BaseHook):
@@ -17,7 +35,7 @@ class GuardHook(BaseHook):
 
     name = "guard"
 
-    def __init__(self, report: Callable[[int, list[int]], None], every: int, limit: int = 3) -> None:
+    def __init__(self, report: Report, every: int, limit: int = 3) -> None:
         self.report = report
         self.every = every
         self.limit = limit

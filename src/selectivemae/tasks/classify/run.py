@@ -47,7 +47,7 @@ from selectivemae.engine.folder import (
 )
 from selectivemae.engine.hooks.checkpoint import CheckpointHook
 from selectivemae.engine.hooks.evaluate import EvaluateHook
-from selectivemae.engine.hooks.guard import GuardHook
+from selectivemae.engine.hooks.guard import GuardHook, bad_step_report
 from selectivemae.engine.hooks.progress import ProgressHook
 from selectivemae.engine.hooks.records import RecordHook
 from selectivemae.engine.loop import FitConfig, fit
@@ -282,7 +282,7 @@ class _Run:
         records = RecordHook(self.metrics, every, lambda state: {"wait_s": round(loader.wait_seconds, 3)})
         hooks: list[BaseHook] = [
             records,
-            GuardHook(self._bad_step, every),
+            GuardHook(bad_step_report(self.metrics, self.store.id, self.state), every),
             EvaluateHook(self._evaluate, self.metrics, config.eval_every),
             ProgressHook(line, records),
         ]
@@ -326,8 +326,3 @@ class _Run:
     def _on_bad(self, sample: str, reason: str) -> None:
         if self.quarantine.add(sample, reason):
             log.warning("cannot use %s: %s", sample, reason)
-
-    def _bad_step(self, step: int, samples: list[int]) -> None:
-        ids = [self.store.id(i) for i in samples[:16]]
-        log.warning("step %d: loss or gradient not finite, update skipped; samples: %s", step, ", ".join(ids))
-        self.metrics.write("event", step, event="not_finite", samples=ids, of=len(samples))

@@ -22,14 +22,16 @@ from selectivemae.pretrain.config import PretrainConfig
 from selectivemae.pretrain.run import pretrain
 from selectivemae.probing.run import ProbeConfig
 
-COMMON = {"model": "vit_tiny_patch8", "image_size": 96, "batch_size": 64, "lr": 5e-4, "workers": 0}
+COMMON = {"model": "vit_tiny_patch8", "batch_size": 64, "lr": 5e-4, "workers": 0}
 CURRICULUM = ("richness", "target_richness", "richness_mode", "temperature", "order")
 VARIANTS: dict[str, dict] = {
     "default": {},
     "paper": {k: v for k, v in read_recipe("pretrain", "paper").items() if k in CURRICULUM},
     "paper-text": {k: v for k, v in read_recipe("pretrain", "paper-text").items() if k in CURRICULUM},
     "hog-targets": {"target_richness": "hog"},
-    "mae": {"method": "mae", "decoder_depth": 4},
+    "hog-topk": {"richness": "hog", "richness_mode": "topk", "order": "near-far-random"},
+    "entropy": {"richness": "entropy", "order": "near-far-random"},
+    "mae": {"method": "mae"},
 }
 
 
@@ -43,14 +45,16 @@ def training_part(aid: Path, work: Path) -> Path:
     return out
 
 
-def train(name: str, data: Path, work: Path, samples: int, seed: int) -> Path:
+def train(name: str, data: Path, work: Path, size: int, samples: int, seed: int) -> Path:
     """Train a variant unless its run is finished, noting CPU and wall seconds."""
-    out = work / f"{name}-{samples}-{seed}"
+    out = work / f"{name}-{size}-{samples}-{seed}"
     if (out / "cost.json").exists():
         return out
     cpu, wall = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     config = PretrainConfig.build(
-        COMMON, VARIANTS[name], {"data": [str(data)], "out": out, "samples_seen": samples, "seed": seed}
+        COMMON,
+        VARIANTS[name],
+        {"data": [str(data)], "out": out, "image_size": size, "samples_seen": samples, "seed": seed},
     )
     pretrain(config, overwrite=out.exists(), quiet=True)
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -65,6 +69,7 @@ def main() -> None:
     parser.add_argument("--aid", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--runs", nargs="+", default=["default:200000"], metavar="VARIANT:IMAGES")
+    parser.add_argument("--size", type=int, default=96, help="side of the crops in pixels")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--name", default="pretrain_aid")
     args = parser.parse_args()
@@ -74,8 +79,8 @@ def main() -> None:
     for run in args.runs:
         name, samples = run.split(":")
         for seed in args.seeds:
-            out = train(name, data, args.work, int(samples), seed)
-            config = ProbeConfig(data=str(args.aid), baselines=not baselines, image_size=COMMON["image_size"])
+            out = train(name, data, args.work, args.size, int(samples), seed)
+            config = ProbeConfig(data=str(args.aid), baselines=not baselines, image_size=args.size)
             result = run_probe(str(out), config)
             baselines = baselines or result.baselines
             losses = [r["loss"] for r in read_metrics(out / "metrics.jsonl") if r["kind"] == "train"]
@@ -89,7 +94,7 @@ def main() -> None:
     rows += [[n, "", "", "", "", "", f"{r.knn:.1f}", f"{r.linear:.1f}"] for n, r in baselines.items()]
     head = ["encoder", "seed", "images seen", "CPU s", "wall s", "loss, first -> last tenth", "kNN-20", "linear"]
     note = (
-        f"{COMMON['model']} at {COMMON['image_size']} px, batch {COMMON['batch_size']}, learning rate {COMMON['lr']}; "
+        f"{COMMON['model']} at {args.size} px, batch {COMMON['batch_size']}, learning rate {COMMON['lr']}; "
         "pre-trained on the training part of AID (1,800 images of 150 x 150, 30 classes), probed on its test part "
         "(720): standardised features, mean of the patch tokens. One standard error of an accuracy is 1.8 points."
     )

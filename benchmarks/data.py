@@ -147,7 +147,7 @@ def scaling(files: list[bytes], rounds: int) -> dict[str, float]:
     task = Task(Files(files), SIZE, 3, RandomCrop())
     passes = 3
     batch = len(files) * passes
-    loaders = {n: Loader(Files(files, 1000), batch, SIZE, 0, workers=n) for n in (1, 2)}
+    loaders = {n: Loader(Task(Files(files, 1000), SIZE, 3, RandomCrop()), batch, 0, workers=n) for n in (1, 2)}
     streams = {n: loader.batches(Position()) for n, loader in loaders.items()}
     found: dict[str, list[float]] = {}
     for stream in streams.values():

@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import ks_2samp
 
-from selectivemae.core.errors import ConfigError
 from selectivemae.data.augment import (
     CentreCrop,
     RandomCrop,
-    augmentation,
     centre_box,
     crop_box,
     resample,
@@ -144,10 +142,6 @@ def test_centre_box() -> None:
     assert not turns.any()
 
 
-def test_names() -> None:
-    assert augmentation("pretrain") == RandomCrop((0.2, 1.0), (3 / 4, 4 / 3), "horizontal")
-    assert augmentation("none") == CentreCrop()
-    with pytest.raises(ConfigError, match="'mixup'"):
-        augmentation("mixup")
+def test_an_unknown_set_of_turns() -> None:
     with pytest.raises(ConfigError, match="'vertical'"):
         RandomCrop(turns="vertical")

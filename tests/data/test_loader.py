@@ -20,10 +20,11 @@ from PIL import Image
 
 from selectivemae.core.errors import ConfigError, DataError, StoreError, TrainingError
 from selectivemae.core.order import Int64
+from selectivemae.data.augment import RandomCrop
 from selectivemae.data.batch import Batch, Position
 from selectivemae.data.loader import EverySample, Loader, auto_workers, cut
-from selectivemae.data.stores import open_store
-from selectivemae.data.workers import Pool
+from selectivemae.data.stores import Store, open_store
+from selectivemae.data.workers import Pool, Task
 
 
 def jpeg(number: int, side: int = 48) -> bytes:
@@ -32,6 +33,11 @@ def jpeg(number: int, side: int = 48) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).resize((side + number % 5, side), Image.Resampling.BICUBIC).save(file, "JPEG", quality=95)
     return file.getvalue()
+
+
+def pixels(store: Store, size: int = 16, channels: int = 3) -> Task:
+    """Random crops of a store's pictures."""
+    return Task(store, size, channels, RandomCrop())
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def test_every_epoch_has_every_sample_once() -> None:
-    steps = take(Loader(MemoryStore(10), 4, 16, seed=1), Position(), 5)
+    steps = take(Loader(pixels(MemoryStore(10)), 4, seed=1), Position(), 5)
     order = torch.cat([batch.index for batch, _ in steps]).tolist()
     assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
     assert order[:10] != order[10:]
@@ -85,7 +91,7 @@ def test_every_epoch_has_every_sample_once() -> None:
 
 
 def test_the_same_sample_has_another_key_in_another_epoch() -> None:
-    (first, _), (second, _) = take(Loader(MemoryStore(6), 6, 16, seed=1), Position(), 2)
+    (first, _), (second, _) = take(Loader(pixels(MemoryStore(6)), 6, seed=1), Position(), 2)
     assert not set(first.key.tolist()) & set(second.key.tolist())
     assert first.images.shape == (6, 3, 16, 16)
     assert first.images.dtype == torch.uint8
@@ -103,15 +109,15 @@ def test_cut_goes_round_small_sets(n: int, size: int) -> None:
 
 
 def test_resuming_anywhere_gives_the_rest() -> None:
-    whole = take(Loader(MemoryStore(11), 4, 16, seed=3), Position(), 7)
+    whole = take(Loader(pixels(MemoryStore(11)), 4, seed=3), Position(), 7)
     for done in (1, 3, 5):
-        rest = take(Loader(MemoryStore(11), 4, 16, seed=3), whole[done - 1][1], 7 - done)
+        rest = take(Loader(pixels(MemoryStore(11)), 4, seed=3), whole[done - 1][1], 7 - done)
         assert all(same(a, b) and p == q for (a, p), (b, q) in zip(whole[done:], rest, strict=True))
 
 
 def test_ranks_share_each_global_step() -> None:
-    whole = take(Loader(MemoryStore(11), 4, 16, seed=3), Position(), 6)
-    ranks = [take(Loader(MemoryStore(11), 4, 16, seed=3, rank=r, world=2), Position(), 6) for r in range(2)]
+    whole = take(Loader(pixels(MemoryStore(11)), 4, seed=3), Position(), 6)
+    ranks = [take(Loader(pixels(MemoryStore(11)), 4, seed=3, rank=r, world=2), Position(), 6) for r in range(2)]
     for step, (batch, after) in enumerate(whole):
         for r in range(2):
             part, part_after = ranks[r][step]
@@ -124,9 +130,9 @@ def test_workers_give_the_same_to_the_bit() -> None:
     """0 -> 2 -> 1 workers in the middle of an epoch, with an unusable sample and a straddling batch."""
     store = MemoryStore(37, odd={5: b"not an image", 9: jpeg(9)[:-200], 11: b""})
     bad: dict[int, list[tuple[str, str]]] = {0: [], 1: []}
-    whole = take(Loader(store, 12, 16, seed=3, on_bad=lambda *r: bad[0].append(r)), Position(), 6)
-    split = take(Loader(store, 12, 16, seed=3, workers=2, on_bad=lambda *r: bad[1].append(r)), Position(), 3)
-    split += take(Loader(store, 12, 16, seed=3, workers=1, on_bad=lambda *r: bad[1].append(r)), split[-1][1], 3)
+    whole = take(Loader(pixels(store), 12, seed=3, on_bad=lambda *r: bad[0].append(r)), Position(), 6)
+    split = take(Loader(pixels(store), 12, seed=3, workers=2, on_bad=lambda *r: bad[1].append(r)), Position(), 3)
+    split += take(Loader(pixels(store), 12, seed=3, workers=1, on_bad=lambda *r: bad[1].append(r)), split[-1][1], 3)
     assert all(same(a, b) and p == q for (a, p), (b, q) in zip(whole, split, strict=True))
     assert bad[0] == bad[1]
     assert Counter(bad[0]).keys() == {
@@ -137,7 +143,7 @@ def test_workers_give_the_same_to_the_bit() -> None:
 def test_an_unusable_sample_is_black_and_without_weight() -> None:
     store = MemoryStore(8, odd={2: b"GIF89a"}, fatal={4: "unreadable"})
     reported: list[tuple[str, str]] = []
-    [(batch, _)] = take(Loader(store, 8, 16, 0, on_bad=lambda *r: reported.append(r)), Position(), 1)
+    [(batch, _)] = take(Loader(pixels(store), 8, 0, on_bad=lambda *r: reported.append(r)), Position(), 1)
     unusable = (batch.index == 2) | (batch.index == 4)
     assert torch.equal(batch.weight, (~unusable).float())
     assert not batch.images[unusable].any()
@@ -148,11 +154,11 @@ def test_an_unusable_sample_is_black_and_without_weight() -> None:
 def test_nothing_usable_is_an_error() -> None:
     message = r"12 samples in a row are unusable; the last one is picture/0\d\d: the bytes begin with b'text'"
     with pytest.raises(DataError, match=message):
-        take(Loader(MemoryStore(12, odd=dict.fromkeys(range(12), b"text")), 4, 16, 0), Position(), 3)
+        take(Loader(pixels(MemoryStore(12, odd=dict.fromkeys(range(12), b"text"))), 4, 0), Position(), 3)
 
 
 def test_one_usable_sample_is_enough() -> None:
-    loader = Loader(MemoryStore(3, odd={0: b"", 2: b""}), 2, 16, 0)
+    loader = Loader(pixels(MemoryStore(3, odd={0: b"", 2: b""})), 2, 0)
     assert sum(float(batch.weight.sum()) for batch, _ in take(loader, Position(), 60)) == 40
 
 
@@ -163,7 +169,7 @@ def test_a_folder_of_odd_files(shared_data: Path) -> None:
     with (shared_data / "odd_inputs" / "manifest.csv").open(newline="") as file:
         expected = {row["file"]: row["expect"] for row in csv.DictReader(file) if row["kind"] != "pure_noise"}
     bad: list[tuple[str, str]] = []
-    steps = take(Loader(store, len(store), 32, 0, on_bad=lambda *r: bad.append(r)), Position(), 1)
+    steps = take(Loader(pixels(store, 32), len(store), 0, on_bad=lambda *r: bad.append(r)), Position(), 1)
     assert sorted(steps[0][0].index.tolist()) == list(range(len(store)))
     named = {name.rpartition("/")[2]: reason for name, reason in bad}
     seen = {store.id(number).rpartition("/")[2] for number in range(len(store))}
@@ -172,7 +178,7 @@ def test_a_folder_of_odd_files(shared_data: Path) -> None:
 
 
 def test_waiting_is_counted() -> None:
-    loader = Loader(MemoryStore(8, fatal=dict.fromkeys(range(8), "slow")), 4, 16, 0)
+    loader = Loader(pixels(MemoryStore(8, fatal=dict.fromkeys(range(8), "slow"))), 4, 0)
     with loader:
         stream = loader.batches(Position())
         for _ in range(2):
@@ -193,7 +199,7 @@ def test_waiting_is_counted() -> None:
 )
 def test_a_worker_that_fails_is_named(fault: str, message: str) -> None:
     victim = int(EverySample(0, 40).samples(0, np.array([22]))[0])
-    with Loader(MemoryStore(40, fatal={victim: fault}), 4, 16, seed=0, workers=1) as loader:
+    with Loader(pixels(MemoryStore(40, fatal={victim: fault})), 4, seed=0, workers=1) as loader:
         stream = loader.batches(Position())
         next(stream)
         assert isinstance(loader._source, Pool)
@@ -208,7 +214,7 @@ def descriptors() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors in /proc")
 def test_a_thousand_chunks_and_nothing_is_left_behind() -> None:
-    loader = Loader(MemoryStore(8), 4, 16, seed=0, workers=1)
+    loader = Loader(pixels(MemoryStore(8)), 4, seed=0, workers=1)
     before = descriptors()
     stream = loader.batches(Position())
     next(stream)
@@ -246,7 +252,7 @@ class Barrier:
 @pytest.mark.parametrize(("n", "first_of_1", "workers"), [(10, 2, 0), (8, 2, 0), (9, 2, 0), (12, 3, 0), (10, 2, 1)])
 def test_an_epoch_behind_a_barrier_is_asked_for_late(n: int, first_of_1: int, workers: int) -> None:
     order = Barrier(n)
-    with Loader(MemoryStore(n), 4, 16, 0, order=order, workers=workers, prefetch=3) as loader:
+    with Loader(pixels(MemoryStore(n)), 4, 0, order=order, workers=workers, prefetch=3) as loader:
         for batch, _ in loader.batches(Position()):
             order.handed += 1
             if order.handed == 4:
@@ -257,11 +263,11 @@ def test_an_epoch_behind_a_barrier_is_asked_for_late(n: int, first_of_1: int, wo
 
 def test_settings_that_do_not_fit() -> None:
     store = MemoryStore(8)
-    for wrong in ({"world": 3}, {"rank": 2, "world": 2}, {"workers": "many"}, {"workers": -1}, {"augment": "cutmix"}):
+    for wrong in ({"world": 3}, {"rank": 2, "world": 2}, {"workers": "many"}, {"workers": -1}):
         with pytest.raises(ConfigError):
-            Loader(store, 4, 16, 0, **wrong)
+            Loader(pixels(store), 4, 0, **wrong)
     with pytest.raises(DataError, match="no samples"):
-        Loader(MemoryStore(0), 4, 16, 0)
+        Loader(pixels(MemoryStore(0)), 4, 0)
     assert auto_workers(10_000) == 0
     assert 0 <= auto_workers(1) <= 16
 
@@ -269,11 +275,11 @@ def test_settings_that_do_not_fit() -> None:
 SCRIPT = """
 import itertools, os, signal, sys, time
 sys.path.insert(0, {folder!r})
-from test_loader import Loader, MemoryStore, Position
+from test_loader import Loader, MemoryStore, Position, pixels
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would inherit "ignore"
-    loader = Loader(MemoryStore(64), 8, 16, 0, workers=2)
+    loader = Loader(pixels(MemoryStore(64)), 8, 0, workers=2)
     for step, _ in enumerate(loader.batches(Position())):
         if step == 1:
             print(*(process.pid for process in loader._source._processes), flush=True)
@@ -327,8 +333,8 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 def test_batches_of_one_channel_are_not_overwritten_by_the_workers():
     """A view of one channel counts as contiguous: the batch must still have memory of its own."""
 
-    def pixels(workers: int) -> list[torch.Tensor]:
-        with Loader(MemoryStore(24), 4, 16, 0, channels=1, workers=workers) as loader:
+    def batches(workers: int) -> list[torch.Tensor]:
+        with Loader(pixels(MemoryStore(24), 16, channels=1), 4, 0, workers=workers) as loader:
             kept = []
             for step, (batch, _) in enumerate(loader.batches(Position())):
                 kept.append(batch.images)
@@ -337,5 +343,5 @@ def test_batches_of_one_channel_are_not_overwritten_by_the_workers():
                     return kept
         raise AssertionError
 
-    for alone, by_worker in zip(pixels(0), pixels(1), strict=True):
+    for alone, by_worker in zip(batches(0), batches(1), strict=True):
         assert torch.equal(alone, by_worker)

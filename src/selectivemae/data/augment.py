@@ -61,15 +61,6 @@ class CentreCrop:
         return centre_box(widths, heights, self.share), np.zeros_like(keys)
 
 
-def augmentation(name: str | Augment) -> Augment:
-    """``pretrain`` -> RandomCrop(), ``none`` -> CentreCrop(); a callable is passed through. Raises ConfigError."""
-    if callable(name):
-        return name
-    if name not in ("pretrain", "none"):
-        raise ConfigError(f"augment {name!r} is unknown; choose pretrain or none, or give a function")
-    return RandomCrop() if name == "pretrain" else CentreCrop()
-
-
 def crop_box(
     key: Int64,
     width: Int64 | int,

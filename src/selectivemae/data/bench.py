@@ -193,7 +193,8 @@ def _usable(store: Store, index: int) -> bool:
 def _through_loader(store: Store, config: BenchDataConfig, workers: int, device: torch.device) -> float:
     """Images per second of wall time through the loader, once its workers run at their pace."""
     batch = min(config.batch_size, max(1, len(store)))
-    with Loader(store, batch, config.image_size, config.seed, workers=workers, device=device) as loader:
+    task = Task(store, config.image_size, 3, RandomCrop())
+    with Loader(task, batch, config.seed, workers=workers, device=device) as loader:
         stream = loader.batches(Position())
         for _ in range(3 if workers else 1):  # starting the workers, and the batches that they had ready
             next(stream)

@@ -20,10 +20,8 @@ from torch import Tensor
 
 from selectivemae.core.errors import ConfigError, DataError
 from selectivemae.core.order import Int64, epoch_order, sample_key
-from selectivemae.data.augment import Augment, augmentation
 from selectivemae.data.batch import Batch, Position
-from selectivemae.data.stores.base import Store
-from selectivemae.data.workers import Finish, Inline, Pool, Reasons, Task
+from selectivemae.data.workers import Inline, Pixels, Pool, Reasons
 
 _TOO_MANY = 256  # unusable samples in a row that end the run; fewer in a small store, where it is all of them, twice
 
@@ -116,13 +114,12 @@ def auto_workers(processes: int | None = None) -> int:
 
 
 class Loader:
-    """Batches of decoded, cropped images from a store, on the device, from any position and for ever.
+    """Batches of pixels of a task's store, on the device, from any position and for ever.
 
-    ``batch_size`` is the global one; ``seed`` gives order and noise keys; ``augment`` is ``pretrain``, ``none`` or a
-    function (see :mod:`selectivemae.data.augment`); ``order`` defaults to all samples, shuffled. With ``workers`` 0
-    images are decoded in this process; else ``prefetch`` batches are decoded ahead. ``dct_scaling`` decodes JPEGs whose
-    crop is over twice the image size faster, not exactly (over 30 dB). ``judged`` and ``finish``: see
-    :class:`~selectivemae.data.workers.Task`. A sample that cannot be used is black with
+    ``task`` says how samples become pixels (:class:`~selectivemae.data.workers.Task`, or a fine-tuning's own);
+    ``batch_size`` is the global one; ``seed`` gives order and noise keys; ``order`` defaults to all samples, shuffled.
+    With ``workers`` 0 images are decoded in this process; else ``prefetch`` batches are decoded ahead. A sample that
+    cannot be used is black with
     weight 0 and is reported to ``on_bad(id, reason)`` when its batch is handed out. ``wait_seconds`` is the time that
     consumers have waited for batches. Raises ConfigError for settings that do not fit, DataError when the store is
     empty or nothing in it is usable, TrainingError when workers die or hang for ``timeout`` seconds.
@@ -130,26 +127,20 @@ class Loader:
 
     def __init__(
         self,
-        store: Store,
+        task: Pixels,
         batch_size: int,
-        image_size: int,
         seed: int,
         *,
-        channels: int = 3,
         workers: int | str = 0,
         rank: int = 0,
         world: int = 1,
         device: str | torch.device = "cpu",
-        augment: str | Augment = "pretrain",
         order: Order | None = None,
         on_bad: Callable[[str, str], None] | None = None,
-        dct_scaling: bool = False,
-        judged: bool = True,
-        finish: Finish | None = None,
         prefetch: int = 2,
         timeout: float = 300.0,
     ) -> None:
-        if not len(store):
+        if not len(task.store):
             raise DataError("the data source has no samples; point to a folder or archive with images")
         if batch_size < 1 or batch_size % world:
             raise ConfigError(f"batch size {batch_size} is not a positive multiple of the {world} processes")
@@ -157,11 +148,11 @@ class Loader:
             raise ConfigError(f"rank {rank} is outside 0..{world - 1}")
         if workers != "auto" if isinstance(workers, str) else workers < 0:
             raise ConfigError(f"workers {workers!r} is neither a number nor auto")
-        self.task = Task(store, image_size, channels, augmentation(augment), dct_scaling, judged, finish)
+        self.task = task
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
         self.workers = auto_workers() if isinstance(workers, str) else workers
         self.device = torch.device(device)
-        self.order: Order = order or EverySample(seed, len(store))
+        self.order: Order = order or EverySample(seed, len(task.store))
         self.on_bad = on_bad
         self.prefetch, self.timeout = prefetch, timeout
         self.wait_seconds = 0.0

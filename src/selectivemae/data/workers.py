@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection, reduction, util
 from multiprocessing.synchronize import Lock, Semaphore
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -51,9 +51,39 @@ _HELD = 2
 _DONE, _FAILED = b"d", b"f"  # first byte of a worker's report; the task's number or a traceback follows
 
 
+class Pixels(Protocol):
+    """How samples become pixels: what workers do. It can be pickled, and does the same in every process."""
+
+    @property
+    def store(self) -> Store:
+        """Where the samples are."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """Side S of the square that a sample fills."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels C of it; a mask may be one of them."""
+        ...
+
+    def fill(self, index: Int64, key: Int64, images: NDArray[np.uint8], reasons: Reasons) -> None:
+        """Write the samples ``index`` (n,) with noise keys ``key`` (n,) into ``images`` (n, S, S, C).
+
+        An unusable sample is black and has its reason in ``reasons`` (n,); the others' is empty.
+        """
+        ...
+
+    def explain(self, number: int) -> str:
+        """What is wrong with an unusable sample, in words."""
+        ...
+
+
 @dataclass(frozen=True)
 class Task:
-    """How samples become pixels: the same in every process.
+    """Decoded, cropped and turned images: the :class:`Pixels` of pre-training and of classification.
 
     With ``dct_scaling`` a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where its crop stays larger than the image
     wanted; the crop then begins and ends on multiples of 2, 4 or 8 pixels. ``finish`` is the last change to each image.
@@ -115,7 +145,7 @@ class Task:
             return str(error)
 
 
-def check_usable(task: Task, tries: int = 256) -> None:
+def check_usable(task: Pixels, tries: int = 256) -> None:
     """Raise DataError, with the first reason, when none of up to ``tries`` samples spread over the store is usable."""
     count = len(task.store)
     image = np.empty((1, task.image_size, task.image_size, task.channels), np.uint8)
@@ -135,7 +165,7 @@ class Inline:
 
     slots = 1
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Pixels) -> None:
         self.task = task
         self._queue: deque[tuple[Int64, Int64]] = deque()
 
@@ -165,7 +195,7 @@ class Pool:
     seconds.
     """
 
-    def __init__(self, task: Task, workers: int, batch: int, slots: int = 2, timeout: float = 300.0) -> None:
+    def __init__(self, task: Pixels, workers: int, batch: int, slots: int = 2, timeout: float = 300.0) -> None:
         self.task, self.slots, self.timeout = task, slots, timeout
         self.ring = _Ring(slots, batch, task.channels, task.image_size, workers, min(CHUNK, -(-batch // (2 * workers))))
         self.ring.control[_HELD:] = -1
@@ -330,7 +360,7 @@ def _nameless_file(size: int) -> int:
     return descriptor
 
 
-def _work(worker: int, task: Task, ring: _Ring, gate: Semaphore, lock: Lock, pipe: Any) -> None:
+def _work(worker: int, task: Pixels, ring: _Ring, gate: Semaphore, lock: Lock, pipe: Any) -> None:
     """What a worker process runs until it is told to stop or its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

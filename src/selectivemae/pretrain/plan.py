@@ -11,6 +11,7 @@ from selectivemae.data.batch import Position
 from selectivemae.data.catalogue import resolve_all
 from selectivemae.data.loader import Loader
 from selectivemae.data.stores import Store, open_stores
+from selectivemae.data.workers import Task
 from selectivemae.engine.folder import default_micro_batch
 from selectivemae.engine.loop import FitConfig, Trainer
 from selectivemae.engine.measure import (
@@ -155,17 +156,8 @@ def _measure(
     optimizer = adamw(objective.parameter_groups(), config.betas)
     fit_config = FitConfig(budget_of(config), schedule, config.batch_size, micro, device, precision, config.clip_grad)
     trainer, state = Trainer(objective, optimizer, fit_config), RunState()
-    augment = RandomCrop(scale=config.crop_scale, turns=config.turns)
-    with Loader(
-        store,
-        config.batch_size,
-        config.image_size,
-        config.seed,
-        channels=config.channels,
-        workers=config.workers,
-        device=device,
-        augment=augment,
-    ) as loader:
+    task = Task(store, config.image_size, config.channels, RandomCrop(scale=config.crop_scale, turns=config.turns))
+    with Loader(task, config.batch_size, config.seed, workers=config.workers, device=device) as loader:
         batches = loader.batches(Position())
         trainer.step(next(batches)[0], state)
         synchronise(device)

@@ -167,18 +167,16 @@ class _Run:
         """Train to the end of the budget."""
         config = self.config
         precision = resolve_precision(config.precision, self.device)
+        augment = RandomCrop(scale=config.crop_scale, turns=config.turns)
         loader = stack.enter_context(
             Loader(
-                self.store,
+                Task(self.store, config.image_size, config.channels, augment),
                 config.batch_size,
-                config.image_size,
                 config.seed,
-                channels=config.channels,
                 workers=config.workers,
                 device=self.device,
                 order=self.order,
                 on_bad=self._on_bad,
-                augment=RandomCrop(scale=config.crop_scale, turns=config.turns),
             )
         )
         stack.callback(self.metrics.close)

@@ -30,6 +30,7 @@ from selectivemae.data.augment import RandomCrop
 from selectivemae.data.labels import TEST, TRAIN, Labelled, listed
 from selectivemae.data.loader import Loader, auto_workers
 from selectivemae.data.stores import Store
+from selectivemae.data.workers import Task
 from selectivemae.engine.checkpoint import (
     Checkpoint,
     newest_checkpoint,
@@ -261,19 +262,22 @@ class _Run:
 
     def _loader(self) -> Loader:
         config, info = self.config, self.classifier.info
-        return Loader(
+        task = Task(
             self.store,
-            config.batch_size,
             self.classifier.size,
+            info.channels,
+            RandomCrop(scale=config.crop_scale, turns=config.turns),
+            judged=False,
+            finish=Finishing(config.rand_augment, config.erasing, info.mean, info.std),
+        )
+        return Loader(
+            task,
+            config.batch_size,
             config.seed,
-            channels=info.channels,
             workers=self.workers,
             device=self.device,
             order=self.order,
             on_bad=self._on_bad,
-            augment=RandomCrop(scale=config.crop_scale, turns=config.turns),
-            judged=False,
-            finish=Finishing(config.rand_augment, config.erasing, info.mean, info.std),
         )
 
     def _hooks(self, loader: Loader, line: ProgressLine) -> list[BaseHook]:

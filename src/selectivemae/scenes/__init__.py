@@ -1,0 +1,1 @@
+"""Whole scenes in, maps out: reading, windows, blending, rasters and vectors, for any callable of images."""

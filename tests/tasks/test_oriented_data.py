@@ -13,7 +13,8 @@ from PIL import Image
 from selectivemae.core.errors import ConfigError, DataError
 from selectivemae.ops import rotated
 from selectivemae.tasks.boxes_common import Detections, Labelled
-from selectivemae.tasks.oriented import data, tiles
+from selectivemae.tasks import boxes_tiles as tiles
+from selectivemae.tasks.oriented import data
 
 NAMES = ("x_left_top", "y_left_top", "x_right_top", "y_right_top", "x_right_bottom", "y_right_bottom", "x_left_bottom",
          "y_left_bottom")  # fmt: skip

@@ -76,7 +76,10 @@ class RawObject:
 
 @dataclass(frozen=True)
 class Labelled:
-    """One image's objects. ``size`` is (height, width); ``image`` is None when only labels were read."""
+    """One image's objects. ``size`` is (height, width); ``image`` is None when only labels were read.
+
+    ``window`` (x, y, width, height) is what part of the image is meant, of which then size and boxes are; None is all.
+    """
 
     id: str
     image: Path | None
@@ -84,6 +87,7 @@ class Labelled:
     boxes: Array  # (N, 4) upright or (N, 5) rotated
     labels: NDArray[np.int64]  # (N,) index of the class
     difficult: NDArray[np.bool_]  # (N,) marked as difficult, or as a crowd
+    window: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from selectivemae.core.errors import ConfigError, DataError
 from selectivemae.ops import rotated
-from selectivemae.tasks.boxes_common import Detections, Labelled
+from selectivemae.tasks.boxes_common import Array, BoxSet, Detections, Labelled
+from selectivemae.tasks.boxes_geometry import KEEP, as_rotated, share_inside
 
 _TILE_ID = re.compile(r"(?P<scene>.+)__(?P<rate>[\d.]+)__(?P<x>-?\d+)___(?P<y>-?\d+)$")
 
@@ -42,8 +42,8 @@ def parse_tile_id(id: str) -> tuple[str, int, int]:
     return match["scene"], int(match["x"]), int(match["y"])
 
 
-def cut(item: Labelled, x: int, y: int, tile: int, keep: float = 0.7) -> Labelled:
-    """The objects of one tile, in its own pixels.
+def cut(item: Labelled, x: int, y: int, tile: int, keep: float = KEEP) -> Labelled:
+    """The objects of one tile, in its own pixels, and which window of the image it is.
 
     An object is kept, whole, when at least ``keep`` of its area lies in the tile; the rest of the objects are left out.
     The tile is smaller than ``tile`` where the image is.
@@ -52,35 +52,39 @@ def cut(item: Labelled, x: int, y: int, tile: int, keep: float = 0.7) -> Labelle
         raise DataError(f"{item.id}: its size is unknown, so it cannot be cut into tiles; give its image")
     height, width = min(tile, item.size[0] - y), min(tile, item.size[1] - x)
     inside = share_inside(item.boxes, (x, y, width, height)) >= keep
-    boxes = item.boxes[inside] - np.array([x, y, 0, 0, 0])
+    boxes = item.boxes[inside] - _shift(x, y, item.boxes.shape[1])
     name = tile_id(item.id, x, y, tile)
     labels, difficult = item.labels[inside], item.difficult[inside]
-    return replace(item, id=name, size=(height, width), boxes=boxes, labels=labels, difficult=difficult)
+    window = (x, y, width, height)
+    return replace(item, id=name, size=(height, width), boxes=boxes, labels=labels, difficult=difficult, window=window)
 
 
-def share_inside(boxes: NDArray[np.float64], window: tuple[int, int, int, int]) -> NDArray[np.float64]:
-    """Which part (N,) of the area of boxes (N, 5) lies in a window (x, y, width, height)."""
-    x, y, width, height = window
-    rectangle = torch.tensor([[x + width / 2, y + height / 2, width, height, 0]], dtype=torch.float64)
-    table = torch.from_numpy(boxes)
-    area = rotated.intersection(table, rectangle.expand(len(boxes), 5))
-    return (area / table[:, 2:4].prod(dim=1)).numpy()
+def tiled(data: BoxSet, tile: int, overlap: int) -> BoxSet:
+    """A data set of the tiles of all images; those without objects are kept."""
+    items = [cut(item, x, y, tile) for item in data for x, y in grid(item.size or (0, 0), tile, overlap)]
+    return replace(data, items=items)
+
+
+def _shift(x: int, y: int, sides: int) -> Array:
+    """What is added to boxes (N, sides) to move them."""
+    return np.array([x, y, x, y] if sides == 4 else [x, y, 0, 0, 0], np.float64)
 
 
 def merge(tiles: Mapping[str, Detections], threshold: float = 0.1, limit: int = 2000) -> dict[str, Detections]:
-    """Detections by scene from detections by tile: moved to the scene, then rotated NMS within each class.
+    """Detections by scene from detections by tile: moved to the scene, then suppressed within each class.
 
-    Of every scene the ``limit`` best are kept.
+    Of detections that overlap by IoU > ``threshold`` the best stays, and of every scene the ``limit`` best.
     """
     parts: dict[str, list[Detections]] = {}
     for id, found in tiles.items():
         scene, x, y = parse_tile_id(id)
-        parts.setdefault(scene, []).append(replace(found, boxes=found.boxes + np.array([x, y, 0, 0, 0])))
+        moved = found.boxes + _shift(x, y, found.boxes.shape[1])
+        parts.setdefault(scene, []).append(replace(found, boxes=moved))
     out = {}
     for scene, of_scene in sorted(parts.items()):
         boxes = np.concatenate([p.boxes for p in of_scene])
         scores, labels = np.concatenate([p.scores for p in of_scene]), np.concatenate([p.labels for p in of_scene])
         groups = torch.from_numpy(labels)
-        keep = rotated.nms(torch.from_numpy(boxes), torch.from_numpy(scores), threshold, groups)[:limit].numpy()
+        keep = rotated.nms(as_rotated(boxes), torch.from_numpy(scores), threshold, groups)[:limit].numpy()
         out[scene] = Detections(boxes[keep], scores[keep], labels[keep])
     return out

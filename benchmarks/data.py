@@ -30,7 +30,7 @@ from selectivemae.data.augment import RandomCrop, crop_box, resample
 from selectivemae.data.batch import Position
 from selectivemae.data.decode import decode, judge_content
 from selectivemae.data.loader import Loader
-from selectivemae.data.workers import Task
+from selectivemae.data.pixels import Task
 
 SIZE = 224
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import ks_2samp
 
+from selectivemae.core.errors import ConfigError
 from selectivemae.data.augment import (
     CentreCrop,
     RandomCrop,

@@ -23,8 +23,9 @@ from selectivemae.core.order import Int64
 from selectivemae.data.augment import RandomCrop
 from selectivemae.data.batch import Batch, Position
 from selectivemae.data.loader import EverySample, Loader, auto_workers, cut
+from selectivemae.data.pixels import Task
 from selectivemae.data.stores import Store, open_store
-from selectivemae.data.workers import Pool, Task
+from selectivemae.data.workers import Pool
 
 
 def jpeg(number: int, side: int = 48) -> bytes:

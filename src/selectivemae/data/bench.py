@@ -23,8 +23,9 @@ from selectivemae.data.batch import Position
 from selectivemae.data.catalogue import resolve_all
 from selectivemae.data.decode import decode, header, judge_content
 from selectivemae.data.loader import Loader, auto_workers
+from selectivemae.data.pixels import Task
 from selectivemae.data.stores import Store, open_stores
-from selectivemae.data.workers import CHUNK, Task
+from selectivemae.data.workers import CHUNK
 
 _CHECKED = 4 * CHUNK  # images a round
 _MEAN, _STD = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))

@@ -21,7 +21,8 @@ from torch import Tensor
 from selectivemae.core.errors import ConfigError, DataError
 from selectivemae.core.order import Int64, epoch_order, sample_key
 from selectivemae.data.batch import Batch, Position
-from selectivemae.data.workers import Inline, Pixels, Pool, Reasons
+from selectivemae.data.pixels import Pixels, Reasons
+from selectivemae.data.workers import Inline, Pool
 
 _TOO_MANY = 256  # unusable samples in a row that end the run; fewer in a small store, where it is all of them, twice
 
@@ -116,7 +117,7 @@ def auto_workers(processes: int | None = None) -> int:
 class Loader:
     """Batches of pixels of a task's store, on the device, from any position and for ever.
 
-    ``task`` says how samples become pixels (:class:`~selectivemae.data.workers.Task`, or a fine-tuning's own);
+    ``task`` says how samples become pixels (:class:`~selectivemae.data.pixels.Task`, or a fine-tuning's own);
     ``batch_size`` is the global one; ``seed`` gives order and noise keys; ``order`` defaults to all samples, shuffled.
     With ``workers`` 0 images are decoded in this process; else ``prefetch`` batches are decoded ahead. A sample that
     cannot be used is black with

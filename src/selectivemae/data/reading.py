@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from selectivemae.core.order import Int64
 from selectivemae.data.augment import CentreCrop
+from selectivemae.data.pixels import Task
 from selectivemae.data.stores import Store
-from selectivemae.data.workers import Inline, Pool, Task
+from selectivemae.data.workers import Inline, Pool
 
 UInt8 = NDArray[np.uint8]
 

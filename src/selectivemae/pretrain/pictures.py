@@ -14,8 +14,9 @@ from torch import Tensor
 
 from selectivemae.core.order import epoch_order, sample_key
 from selectivemae.data.augment import CentreCrop
+from selectivemae.data.pixels import Task
 from selectivemae.data.stores import Store
-from selectivemae.data.workers import Inline, Task
+from selectivemae.data.workers import Inline
 from selectivemae.models.masked import MaskedAutoencoder
 from selectivemae.ops.patches import normalise_patches, patchify, take, unpatchify
 from selectivemae.ops.richness import richness_logits

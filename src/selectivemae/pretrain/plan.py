@@ -10,8 +10,8 @@ from selectivemae.data.augment import RandomCrop
 from selectivemae.data.batch import Position
 from selectivemae.data.catalogue import resolve_all
 from selectivemae.data.loader import Loader
+from selectivemae.data.pixels import Task
 from selectivemae.data.stores import Store, open_stores
-from selectivemae.data.workers import Task
 from selectivemae.engine.folder import default_micro_batch
 from selectivemae.engine.loop import FitConfig, Trainer
 from selectivemae.engine.measure import (

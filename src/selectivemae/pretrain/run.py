@@ -25,9 +25,9 @@ from selectivemae.core.records import Quarantine
 from selectivemae.data.augment import CentreCrop, RandomCrop
 from selectivemae.data.catalogue import resolve_all
 from selectivemae.data.loader import EverySample, Loader, Order
+from selectivemae.data.pixels import Task, check_usable
 from selectivemae.data.pruning import PrunedOrder
 from selectivemae.data.stores import Store, open_stores
-from selectivemae.data.workers import Task, check_usable
 from selectivemae.engine.checkpoint import (
     Checkpoint,
     newest_checkpoint,

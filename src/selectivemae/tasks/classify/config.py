@@ -6,13 +6,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from selectivemae.core.config import Settings
-
-Share = Annotated[float, Field(ge=0, le=1)]
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
-OpenShare = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+from selectivemae.tasks.settings import (
+    Count,
+    FinetuneSettings,
+    MachineSettings,
+    NotNegative,
+    OpenShare,
+    Positive,
+    PositiveShare,
+    Share,
+)
 
 
 class LabelSettings(Settings):
@@ -29,32 +32,22 @@ class LabelSettings(Settings):
     split_seed: int = Field(default=0, description="Of that draw")
 
 
-class ClassifyConfig(LabelSettings):
+class ClassifyConfig(LabelSettings, FinetuneSettings):
     """Everything that decides a fine-tuning for scene classification; the defaults are the published recipe's, with
     100 epochs of batches of 64."""
 
-    out: Path | None = Field(default=None, description="Folder of the run")
-    weights: str | None = Field(default=None, description="Run folder, weight file, random:NAME, timm:NAME ...")
-    layout: str | None = Field(default=None, description="Layout of the weight file, where its keys do not tell")
     # model
     image_size: Count | None = Field(default=None, description="Side of the images in pixels (the encoder's own)")
     pool: Literal["cls", "mean"] = Field(
         default="cls", description="Head on the class token, or on the patches' mean with a norm of its own"
     )
-    drop_path: OpenShare = Field(default=0.1, description="Stochastic depth of the last block, rising from 0")
     # length and optimisation
     epochs: Positive = Field(default=100.0, description="Passes over the training part")
-    batch_size: Count = Field(default=64, description="Images of an optimizer step, over all devices")
-    micro_batch: Count | None = Field(default=None, description="Images at a time on a device (as many as fit)")
     drop_last: bool = Field(default=True, description="Leave the incomplete last batch of an epoch out")
     base_lr: Positive = Field(default=1e-3, description="Learning rate per 256 images of a batch")
     lr: Positive | None = Field(default=None, description="Learning rate, instead of the base rate")
     min_lr: NotNegative = Field(default=1e-6, description="Learning rate at the end")
     warmup_epochs: NotNegative = Field(default=5.0, description="Epochs of linear warm-up")
-    weight_decay: NotNegative = Field(default=0.05, description="Of matrices, not of 1-D parameters and positions")
-    layer_decay: PositiveShare = Field(default=0.75, description="Factor of the rate from each layer to the one below")
-    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="Of AdamW")
-    clip_grad: Positive | None = Field(default=None, description="Limit of the gradient's norm (none)")
     # augmentation
     crop_scale: tuple[float, float] = Field(default=(0.08, 1.0), description="Area of the random crops")
     turns: Literal["none", "horizontal", "all"] = Field(
@@ -73,23 +66,9 @@ class ClassifyConfig(LabelSettings):
     crop_share: PositiveShare = Field(
         default=0.875, description="Share of the shorter side that evaluation sees, from the centre"
     )
-    # machine
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
-    precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="Of matrix products")
-    workers: int | Literal["auto"] = Field(default="auto", description="Processes that decode images")
-    seed: int = Field(default=0, description="Of head, order and augmentation")
-    seeds: Count = Field(default=1, description="Runs with seeds from --seed on, in folders seed-N; mean and deviation")
-    # records
-    eval_every: Positive = Field(default=10.0, description="Epochs between evaluations (the last is always evaluated)")
-    log_every: Count | None = Field(default=None, description="Steps between lines of metrics (CPU 1, GPU 20)")
-    checkpoint_minutes: Positive = Field(default=10.0, description="Minutes between checkpoints")
-    checkpoint_steps: Count | None = Field(default=None, description="Steps between checkpoints, beside the minutes")
-    keep: Count = Field(default=1, description="How many of the last checkpoints are kept")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if isinstance(self.workers, int) and self.workers < 0:
-            raise ValueError("--workers must be 0 or more, or auto")
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"--crop-scale must be two ascending shares of the area, got {low} {high}")
@@ -98,11 +77,9 @@ class ClassifyConfig(LabelSettings):
         return self
 
 
-class EvaluateConfig(LabelSettings):
+class EvaluateConfig(LabelSettings, MachineSettings):
     """Settings of ``evaluate`` for a fine-tuned classifier."""
 
     part: Literal["test", "train", "all"] = Field(default="test", description="Which images are judged")
     batch_size: Count = Field(default=64, description="Images at a time")
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
-    precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="Of matrix products")
     workers: Annotated[int, Field(ge=0)] = Field(default=0, description="Processes that decode images")

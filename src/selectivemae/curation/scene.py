@@ -19,16 +19,14 @@ from selectivemae.curation.exclude import border_fill
 from selectivemae.curation.slice import Window
 from selectivemae.curation.sources import Percentile, Source
 from selectivemae.data.decode import decode, sniff
+from selectivemae.data.raster import Limits, lattice_shape, open_raster, percentile_limits, to_uint8
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 FULL_DECODE_PIXELS = 400_000_000
 WINDOWED_PIXELS = 4_000_000_000
-GDAL_CACHE_MB = 256
-_LATTICE = 1 << 20
 _PASSED_THROUGH = {"jpeg": "jpg", "png": "png", "webp": "webp"}
-_DRIVERS = {"tiff": "GTiff", "jpeg2000": "JP2OpenJPEG", "png": "PNG"}
 
 View = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
@@ -54,7 +52,7 @@ class Scene:
     read: Callable[[Window], View]
     extension: str = ""
     place: Place | None = None
-    stretch: tuple[tuple[float, ...], tuple[float, ...]] | None = field(default=None)
+    stretch: Limits | None = field(default=None)
 
 
 @contextlib.contextmanager
@@ -66,7 +64,7 @@ def open_scene(data: bytes | Path, source: Source) -> Iterator[Scene]:
     head = data[:32] if isinstance(data, bytes) else _head(data)
     kind = sniff(head)
     if kind in ("tiff", "jpeg2000") or (kind == "png" and head[24:25] == b"\x10"):
-        with _raster(data, kind) as raster:
+        with open_raster(data, kind) as raster:
             yield _raster_scene(raster, source)
         return
     yield _decoded_scene(data if isinstance(data, bytes) else data.read_bytes(), kind, source)
@@ -104,34 +102,6 @@ def _equal(values: NDArray, nodata: Any) -> NDArray[np.bool_]:
     return (values == np.asarray(nodata)).all(axis=2)
 
 
-@contextlib.contextmanager
-def _raster(data: bytes | Path, kind: str) -> "Iterator[DatasetReader]":
-    """Open with exactly one driver, quietly; GDAL's complaints become DecodeErrors."""
-    try:
-        import rasterio
-        from rasterio.errors import RasterioError
-        from rasterio.io import MemoryFile
-    except ImportError as e:
-        message = f"a {kind} of this sort needs rasterio: pip install 'selectivemae[geo]'"
-        raise DecodeError("needs_rasterio", message) from e
-    import warnings
-
-    driver = _DRIVERS[kind]
-    try:
-        with warnings.catch_warnings(), contextlib.ExitStack() as stack:
-            warnings.simplefilter("ignore")
-            stack.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, GDAL_NUM_THREADS=1))
-            if isinstance(data, Path):
-                yield stack.enter_context(rasterio.open(data, driver=driver))
-            else:
-                memory = stack.enter_context(MemoryFile(data))
-                yield stack.enter_context(memory.open(driver=driver))
-    except RasterioError as e:
-        text = str(e)
-        reason = "truncated" if "truncat" in text.lower() or "unexpected end" in text.lower() else "corrupt"
-        raise DecodeError(reason, f"the {kind} cannot be read: {text}") from e
-
-
 def _raster_scene(raster: "DatasetReader", source: Source) -> Scene:
     width, height = raster.width, raster.height
     if width * height > WINDOWED_PIXELS:
@@ -164,7 +134,7 @@ def _raster_scene(raster: "DatasetReader", source: Source) -> Scene:
         values, mask = raw(window, (window.h, window.w))
         if palette is not None:
             return palette[values[..., 0]], mask
-        pixels = values if limits is None else _scale(values, mask, *limits)
+        pixels = values if limits is None else to_uint8(values, mask, limits)
         if pixels.shape[2] == 1:
             pixels = np.repeat(pixels, 3, axis=2)
         return np.ascontiguousarray(pixels), mask
@@ -206,30 +176,15 @@ def _limits(
     width: int,
     height: int,
     source: Source,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+) -> Limits:
     """(low, high) per band, from a fixed lattice of at most 2^20 pixels of the whole scene."""
     if source.range == "uint8":
         return (0.0,), (255.0,)
     if isinstance(source.range, tuple):
         return (source.range[0],), (source.range[1],)
-    step = max(1, int(np.ceil((width * height / _LATTICE) ** 0.5)))
-    values, mask = raw(None, (max(1, height // step), max(1, width // step)))
-    valid = values[~mask]
-    if not len(valid):
-        return (0.0,), (1.0,)
+    values, mask = raw(None, lattice_shape(width, height))
     span = source.range.percentile if isinstance(source.range, Percentile) else Percentile().percentile
-    low, high = np.percentile(valid, span, axis=0)
-    return tuple(float(v) for v in low), tuple(float(v) for v in high)
-
-
-def _scale(
-    values: NDArray, mask: NDArray[np.bool_], low: tuple[float, ...], high: tuple[float, ...]
-) -> NDArray[np.uint8]:
-    floor, top = np.asarray(low, np.float32), np.asarray(high, np.float32)
-    with np.errstate(invalid="ignore", over="ignore"):
-        scaled = (values.astype(np.float32) - floor) * (255 / np.where(top > floor, top - floor, 1))
-    scaled[mask] = 0
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return percentile_limits(values, mask, span)
 
 
 def _place(raster: "DatasetReader") -> Place | None:

@@ -44,6 +44,7 @@ OPTIONS = {
         shard-mib shard-samples sources verbose worker-memory-gib workers
     """,
     "curate verify": "deep json",
+    "curate compact": "json",
     "export": "image-size json out overwrite quiet to verbose",
     "push": "json message private quiet verbose",
     "weights list": "json",
@@ -54,6 +55,10 @@ OPTIONS = {
         layout lists log-every lr micro-batch min-lr mix-share mixup out overwrite pool precision quiet
         rand-augment recipe resume seed seeds smoothing split split-seed test-share turns verbose
         warmup-epochs weight-decay weights workers
+    """,
+    "compare": """
+        batch-size config data device dry-run epochs image-size json out overwrite quiet recipe resume seed
+        seeds tasks verbose weights workers
     """,
     "evaluate": """
         batch-size config data device ground-truth json lists out overwrite part precision predictions quiet

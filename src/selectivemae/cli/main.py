@@ -19,6 +19,7 @@ COMMANDS = {
     "finetune": "selectivemae.cli.finetune:app",
     "evaluate": "selectivemae.cli.evaluate:evaluate",
     "embed": "selectivemae.cli.embed:embed",
+    "compare": "selectivemae.cli.compare:compare",
     "export": "selectivemae.cli.export:export",
     "push": "selectivemae.cli.push:push",
     "weights": "selectivemae.cli.weights:weights",

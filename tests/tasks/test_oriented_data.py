@@ -12,8 +12,9 @@ from PIL import Image
 
 from selectivemae.core.errors import ConfigError, DataError
 from selectivemae.ops import rotated
-from selectivemae.tasks.boxes_common import Detections, Labelled
 from selectivemae.tasks import boxes_tiles as tiles
+from selectivemae.tasks import dota_txt
+from selectivemae.tasks.boxes_common import Detections, Labelled
 from selectivemae.tasks.oriented import data
 
 NAMES = ("x_left_top", "y_left_top", "x_right_top", "y_right_top", "x_right_bottom", "y_right_bottom", "x_left_bottom",
@@ -34,7 +35,7 @@ def test_dota_lines_headers_and_bad_objects(tmp_path: Path):
         "10 10 20 20 30 30 40 40 ship 0", "10 10 50 10 50 30 10 30 kraken 0",
     )  # fmt: skip
     dota(tmp_path, "P2")
-    found = data.read_dota(tmp_path, classes=("plane", "ship"))
+    found = dota_txt.read_dota(tmp_path, classes=("plane", "ship"))
     assert [i.id for i in found] == ["P1", "P2"]
     assert np.allclose(found.items[0].boxes, [[30, 20, 40, 20, 0]] * 4)
     assert found.items[0].labels.tolist() == [1, 0, 0, 0]
@@ -142,20 +143,20 @@ def test_tiles_keep_objects_by_area_and_merge_back():
 
 def test_real_sets_hold_what_their_notes_say(shared_data: Path):
     root = shared_data / "dota"
-    whole = data.read_dota(root / "full" / "labelTxt", root / "full" / "images")
+    whole = dota_txt.read_dota(root / "full" / "labelTxt", root / "full" / "images")
     assert (len(whole), sum(len(i.boxes) for i in whole)) == (5, 818)  # 822 with the one of another size
     assert whole.notes.counts["other_size"] == 1
     assert "P2805" in str(whole.notes)
-    cut = data.read_dota(root / "labelTxt", root / "images", classes=data.DOTA_CLASSES)
+    cut = dota_txt.read_dota(root / "labelTxt", root / "images", classes=data.DOTA_CLASSES)
     assert (len(cut), sum(len(i.boxes) for i in cut)) == (50, 1870)
     assert sum(int(i.difficult.sum()) for i in cut) == 209 + 124
-    assert sum(len(i.boxes) for i in data.read_dota(root / "labels_only")) == 962
+    assert sum(len(i.boxes) for i in dota_txt.read_dota(root / "labels_only")) == 962
     root = shared_data / "gdit_aerial_airport"
-    upright = data.read_dota(root / "labelTxt", root / "images")
+    upright = dota_txt.read_dota(root / "labelTxt", root / "images")
     assert (len(upright), sum(len(i.boxes) for i in upright)) == (68, 1018)
     assert all(np.allclose(np.sin(2 * i.boxes[:, 4]), 0, atol=0.05) for i in upright)
     root = shared_data / "buildings_obb_derived"
-    houses = data.read_dota(root / "labelTxt", root / "images")
+    houses = dota_txt.read_dota(root / "labelTxt", root / "images")
     assert (len(houses), sum(len(i.boxes) for i in houses)) == (32, 446)
 
 

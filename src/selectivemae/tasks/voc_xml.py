@@ -1,12 +1,41 @@
 """The parts of XML label files that several readers share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
-from selectivemae.tasks.boxes_common import Array, Notes, RawObject
+from selectivemae.tasks.boxes_common import Array, BoxSet, Notes, RawObject, assemble, pair_files
+
+
+@dataclass(frozen=True)
+class Form:
+    """A kind of XML label file: where its objects are, how one becomes (class name, values), and the tags of size."""
+
+    objects: str
+    parse: Callable[[ElementTree.Element], tuple[str, Array]]
+    sides: int
+    height: str = "size/height"
+    width: str = "size/width"
+
+
+def read_folder(
+    folder: Path,
+    form: Form,
+    images: Mapping[str, Path] | None,
+    classes: Sequence[str] | None,
+    ids: Sequence[str] | None,
+) -> BoxSet:
+    """Read a folder of XML label files, all of them or those of ``ids``; ``images`` by id, None reads labels alone."""
+    notes, raw = Notes(), []
+    for id, path, image in pair_files(folder, ".xml", images, ids, notes):
+        root = read_xml(path, notes)
+        if root is not None:
+            objects = objects_of(root, form.objects, path, notes, form.parse)
+            raw.append((id, image, size_of(root, form.height, form.width), objects))
+    return assemble(raw, classes, notes, folder, form.sides)
 
 
 def read_xml(path: Path, notes: Notes) -> ElementTree.Element | None:

@@ -24,7 +24,6 @@ from selectivemae.tasks.boxes_common import (
     assemble,
     find_images,
     no_detections,
-    pair_files,
     read_ids,
 )
 
@@ -46,9 +45,7 @@ def read_voc(
 
     ``images`` None reads labels alone; ``ids`` picks and ``classes`` orders, otherwise all files and sorted names.
     """
-    notes = Notes()
-    found = None if images is None else find_images(images)
-    return _read_xml_boxes(annotations, found, classes, ids, notes)
+    return voc_xml.read_folder(annotations, _VOC, None if images is None else find_images(images), classes, ids)
 
 
 def read_dior(root: Path, split: str | Sequence[str] = "trainval", with_images: bool = True) -> BoxSet:
@@ -58,28 +55,12 @@ def read_dior(root: Path, split: str | Sequence[str] = "trainval", with_images: 
     """
     ids = read_ids(root / "ImageSets" / "Main" / f"{split}.txt") if isinstance(split, str) else split
     annotations = root / "Annotations" / "Horizontal Bounding Boxes"
-    return _read_xml_boxes(annotations, dior_images(root) if with_images else None, DIOR_CLASSES, ids, Notes())
+    return voc_xml.read_folder(annotations, _VOC, dior_images(root) if with_images else None, DIOR_CLASSES, ids)
 
 
 def dior_images(root: Path) -> dict[str, Path]:
     """All images of DIOR by id."""
     return find_images(*(root / name for name in ("JPEGImages", "JPEGImages-trainval", "JPEGImages-test")))
-
-
-def _read_xml_boxes(
-    annotations: Path,
-    images: Mapping[str, Path] | None,
-    classes: Sequence[str] | None,
-    ids: Sequence[str] | None,
-    notes: Notes,
-) -> BoxSet:
-    raw = []
-    for id, path, image in pair_files(annotations, ".xml", images, ids, notes):
-        root = voc_xml.read_xml(path, notes)
-        if root is not None:
-            objects = voc_xml.objects_of(root, "object", path, notes, _bndbox)
-            raw.append((id, image, voc_xml.size_of(root, "size/height", "size/width"), objects))
-    return assemble(raw, classes, notes, annotations, sides=4)
 
 
 def _bndbox(element: Element) -> tuple[str, Array]:
@@ -89,14 +70,18 @@ def _bndbox(element: Element) -> tuple[str, Array]:
     return element.findtext("name") or "", voc_xml.numbers(box, "xmin", "ymin", "xmax", "ymax")
 
 
-def read_coco(path: Path, images: Path | None = None) -> BoxSet:
-    """Read a COCO json of boxes; classes are its categories in the order of their ids, crowds count as difficult.
+_VOC = voc_xml.Form("object", _bndbox, sides=4)
 
-    The id of an image is its file name without folder and suffix. ``images`` None reads labels alone.
+
+def read_coco(path: Path, images: Sequence[Path] | None = None, classes: Sequence[str] | None = None) -> BoxSet:
+    """Read a COCO json of boxes; crowds count as difficult.
+
+    The id of an image is its file name without folder and suffix. ``images`` are folders, None reads labels alone;
+    ``classes`` picks and orders, otherwise all categories in the order of their ids.
     """
     document = _load_json(path)
     notes = Notes()
-    found = None if images is None else find_images(images)
+    found = None if images is None else find_images(*images)
     try:
         names = {c["id"]: str(c["name"]) for c in sorted(document["categories"], key=lambda c: c["id"])}
         records = {r["id"]: r for r in document["images"]}
@@ -120,7 +105,7 @@ def read_coco(path: Path, images: Path | None = None) -> BoxSet:
             raw.append((id, None if found is None else found[id], size, objects[key]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: not a COCO file of boxes ({type(error).__name__}: {error})") from None
-    return assemble(raw, list(names.values()), notes, path, sides=4)
+    return assemble(raw, classes or list(names.values()), notes, path, sides=4)
 
 
 def read_airbus(

@@ -3,7 +3,6 @@
 Rules for objects and files that are not as they should be: ``tasks.boxes_common``.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -18,11 +17,7 @@ from selectivemae.tasks.boxes_common import (
     Array,
     BoxSet,
     Detections,
-    Notes,
-    RawObject,
-    assemble,
     find_images,
-    pair_files,
     read_ids,
 )
 from selectivemae.tasks.detect.data import DIOR_CLASSES, dior_images
@@ -42,13 +37,7 @@ def read_dior_r(
     gives ids. ``annotations`` overrides the folder of XML files."""
     ids = read_ids(root / "ImageSets" / "Main" / f"{split}.txt") if isinstance(split, str) else split
     folder = annotations or root / "Annotations" / "Oriented Bounding Boxes"
-    notes, raw = Notes(), []
-    for id, path, image in pair_files(folder, ".xml", dior_images(root) if with_images else None, ids, notes):
-        xml = voc_xml.read_xml(path, notes)
-        if xml is not None:
-            objects = voc_xml.objects_of(xml, "object", path, notes, _robndbox)
-            raw.append((id, image, voc_xml.size_of(xml, "size/height", "size/width"), objects))
-    return assemble(raw, DIOR_CLASSES, notes, folder, sides=5)
+    return voc_xml.read_folder(folder, _DIOR_R, dior_images(root) if with_images else None, DIOR_CLASSES, ids)
 
 
 def _robndbox(element: Element) -> tuple[str, Array]:
@@ -58,60 +47,21 @@ def _robndbox(element: Element) -> tuple[str, Array]:
     return element.findtext("name") or "", voc_xml.numbers(box, *_CORNERS).reshape(4, 2)
 
 
+_DIOR_R = voc_xml.Form("object", _robndbox, sides=5)
+
+
 def read_hrsc(root: Path, split: str | Sequence[str], with_images: bool = True) -> BoxSet:
     """Read HRSC2016 below its root folder as one class, ``ship``; ``split`` names a file of ImageSets, or gives ids."""
     ids = read_ids(root / "ImageSets" / f"{split}.txt") if isinstance(split, str) else split
-    folder = root / "FullDataSet" / "Annotations"
-    notes, raw = Notes(), []
     images = find_images(root / "FullDataSet" / "AllImages") if with_images else None
-    for id, path, image in pair_files(folder, ".xml", images, ids, notes):
-        xml = voc_xml.read_xml(path, notes)
-        if xml is not None:
-            objects = voc_xml.objects_of(xml, "HRSC_Objects/HRSC_Object", path, notes, _hrsc_object)
-            raw.append((id, image, voc_xml.size_of(xml, "Img_SizeHeight", "Img_SizeWidth"), objects))
-    return assemble(raw, ("ship",), notes, folder, sides=5)
+    return voc_xml.read_folder(root / "FullDataSet" / "Annotations", _HRSC, images, ("ship",), ids)
 
 
 def _hrsc_object(element: Element) -> tuple[str, Array]:
     return "ship", voc_xml.numbers(element, "mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang")
 
 
-def read_dota(
-    labels: Path, images: Path | None = None, classes: Sequence[str] | None = None, ids: Sequence[str] | None = None
-) -> BoxSet:
-    """Read a folder of DOTA labelTxt files: lines ``x1 y1 x2 y2 x3 y3 x4 y4 class difficult``, after header lines.
-
-    ``difficult`` other than 0 counts as difficult (a missing one as 0). ``images`` None reads labels alone;
-    ``ids`` picks and ``classes`` orders, otherwise all files and sorted names.
-    """
-    notes = Notes()
-    found = None if images is None else find_images(images)
-    raw = [
-        (id, image, None, _label_lines(path, notes))
-        for id, path, image in pair_files(labels, ".txt", found, ids, notes)
-    ]
-    return assemble(raw, classes, notes, labels, sides=5)
-
-
-def _label_lines(path: Path, notes: Notes) -> list[RawObject]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: label file cannot be read ({error})") from None
-    out = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or re.match(r"\s*(imagesource|gsd)\s*:", line, re.IGNORECASE):
-            continue
-        words = line.split()
-        try:
-            corners = np.array([float(word) for word in words[:8]])
-            difficult = len(words) > 9 and int(words[9]) != 0
-            name = words[8]
-        except (ValueError, IndexError):
-            notes.add("bad_object", f"{path} line {number}")
-            continue
-        out.append(RawObject(name, corners.reshape(4, 2), difficult, f"{path} line {number}"))
-    return out
+_HRSC = voc_xml.Form("HRSC_Objects/HRSC_Object", _hrsc_object, sides=5, height="Img_SizeHeight", width="Img_SizeWidth")
 
 
 def write_submission(folder: Path, classes: Sequence[str], predictions: Mapping[str, Detections]) -> list[Path]:

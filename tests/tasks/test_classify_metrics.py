@@ -12,7 +12,6 @@ from selectivemae.core.errors import DataError
 from selectivemae.core.statistics import mean_deviation, wilson
 from selectivemae.tasks.classify.metrics import (
     UNREAD,
-    as_text,
     confusion_matrix,
     evaluate_tables,
     figures,
@@ -39,7 +38,7 @@ def test_figures_equal_loops(pairs: list[tuple[int, int]]) -> None:
     for row in range(4):
         for column in range(4):
             assert found.confusion[row, column] == pairs.count((column, row))
-    assert as_text(found).startswith("OA ")
+    assert found.as_text().startswith("OA ")
 
 
 @given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -58,7 +57,7 @@ def test_deviation() -> None:
 
 def test_what_is_missing_is_said() -> None:
     found = figures(np.array([0, UNREAD]), np.array([0, 1]), CLASSES)
-    text = as_text(found)
+    text = found.as_text()
     assert "2 of 4 classes have no image here: c, d" in text
     assert "1 images could not be read" in text
     with pytest.raises(DataError, match="no image to evaluate"):

@@ -14,6 +14,8 @@ T = TypeVar("T", bound=Settings)
 
 ConfigFile = Annotated[Path | None, Parameter(help="YAML file of options; flags are stronger")]
 Recipe = Annotated[str | None, Parameter(help="Named settings shipped with the package")]
+Resume = Annotated[bool, Parameter(help="Continue the run in --out exactly; begin it when there is none", negative=())]
+Overwrite = Annotated[bool, Parameter(help="Replace the run in --out", negative=())]
 Json = Annotated[bool, Parameter(help="Print the result as JSON on stdout", negative=())]
 Quiet = Annotated[bool, Parameter(help="No progress, only warnings", negative=())]
 Verbose = Annotated[bool, Parameter(help="More detail in the log", negative=())]

@@ -73,8 +73,8 @@ def fine_tune_scenes(job: Job, split: str) -> list[Finding]:
     """
     from selectivemae.tasks.classify.config import ClassifyConfig
     from selectivemae.tasks.classify.data import open_classes
-    from selectivemae.tasks.classify.model import MODEL
     from selectivemae.tasks.classify.run import finetune_classify
+    from selectivemae.tasks.common import MODEL
     from selectivemae.weights.files import read_metadata
 
     config = job.config

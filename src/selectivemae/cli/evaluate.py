@@ -1,5 +1,6 @@
 """``selectivemae evaluate``: figures of a fine-tuned run, or of predictions made by anything."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +9,9 @@ from cyclopts import Parameter
 from selectivemae.cli.common import ConfigFile, Json, Quiet, Verbose, print_json, set_up_logging, settings_from
 from selectivemae.core.errors import ConfigError
 from selectivemae.tasks.classify.config import EvaluateConfig
+
+# Each has tasks/TASK/evaluate.py: evaluate_run(run, config, out), evaluate_files(predictions, ground_truth, out).
+TASKS = ("classify",)
 
 
 def evaluate(
@@ -33,23 +37,19 @@ def evaluate(
     tables = [predictions, ground_truth]
     if (run is None) == (predictions is None) or any(t is None for t in tables) != all(t is None for t in tables):
         raise ConfigError("give either a RUN, or --task with --predictions and --ground-truth")
-    if predictions is not None and ground_truth is not None:
-        if task is None:
-            raise ConfigError("--predictions needs --task classify")
-        from selectivemae.tasks.classify.metrics import as_text, evaluate_tables
+    from selectivemae.core.files import prepare_output
+    from selectivemae.tasks.common import EVALUATION, task_of
 
-        found = evaluate_tables(predictions, ground_truth)
+    if run is None and task is None:
+        raise ConfigError(f"--predictions needs --task, one of {', '.join(TASKS)}")
+    judge = import_module(f"selectivemae.tasks.{task if run is None else task_of(run, TASKS)}.evaluate")
+    if out is not None:
+        prepare_output(out, resume=False, overwrite=overwrite, marker=EVALUATION)
+    if run is None:
+        found = judge.evaluate_files(predictions, ground_truth, out)
     else:
-        assert run is not None
-        settled = settings_from(EvaluateConfig, "evaluate", settings, None, config)
-        from selectivemae.core.files import prepare_output
-        from selectivemae.tasks.classify.evaluate import MARKER, evaluate_run
-        from selectivemae.tasks.classify.metrics import as_text
-
-        if out is not None:
-            prepare_output(out, resume=False, overwrite=overwrite, marker=MARKER)
-        found = evaluate_run(run, settled, out)
+        found = judge.evaluate_run(run, settings_from(EvaluateConfig, "evaluate", settings, None, config), out)
     if json:
         print_json(found.as_dict())
     else:
-        print(as_text(found) + (f"\n{out}: tables and pictures" if out else ""))
+        print(found.as_text() + (f"\n{out}: tables and pictures" if out else ""))

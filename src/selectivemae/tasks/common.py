@@ -1,16 +1,42 @@
-"""What fine-tuning of all tasks shares: layer decay, and stochastic depth without a generator."""
+"""What fine-tuning of all tasks shares: its files, layer decay, and stochastic depth without a generator."""
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from selectivemae.core.errors import WeightsError
 from selectivemae.ops.noise import uniform
+from selectivemae.weights.files import read_metadata
+
+MODEL = "model.safetensors"  # of a run's folder; its metadata name the task and all that its use needs
+EVALUATION_FOLDER, EVALUATION = "evaluation", "figures.json"
 
 _STEM = ("pos_embed", "cls_token", "mask_token", "reg_token", "patch_embed.")
 _NO_DECAY = ("pos_embed", "cls_token", "mask_token", "reg_token")
 _DROP_PATH = 0xD000  # purpose of the hash; each layer has its own
+
+
+def model_file(run: Path) -> Path:
+    """The model's file of a run's folder, or the file itself. WeightsError where there is none."""
+    file = run / MODEL if run.is_dir() else run
+    if run.is_dir() and not file.is_file():
+        seeds = sorted(folder.name for folder in run.glob("seed-*"))
+        hint = f"name one of its runs ({', '.join(seeds)})" if seeds else "name a folder of selectivemae finetune"
+        raise WeightsError(f"{run} has no {MODEL}: {hint}")
+    return file
+
+
+def task_of(run: Path, known: Sequence[str]) -> str:
+    """The task that a run's folder, or its model's file, was fine-tuned for. WeightsError for any other."""
+    file = model_file(run)
+    task = read_metadata(file).get("task")
+    if task is None or task not in known:
+        raise WeightsError(f"{file} is no model made by selectivemae finetune ({', '.join(known)})")
+    return task
 
 
 def layer_of(name: str, starts: tuple[int, ...]) -> int:

@@ -47,11 +47,11 @@ from selectivemae.engine.loop import FitConfig, fit
 from selectivemae.engine.optim import Budget, Schedule, adamw
 from selectivemae.engine.precision import resolve_precision
 from selectivemae.engine.state import BaseHook, Objective, RunState
+from selectivemae.tasks.common import MODEL
 from selectivemae.tasks.settings import FinetuneSettings
 
 log = logging.getLogger("selectivemae")
 
-MODEL = "model.safetensors"
 SUMMARY = "summary.json"
 C = TypeVar("C", bound=FinetuneSettings)
 

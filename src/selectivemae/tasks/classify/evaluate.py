@@ -30,11 +30,11 @@ from selectivemae.engine.folder import saved_settings
 from selectivemae.engine.precision import autocast, choose_device, resolve_precision
 from selectivemae.tasks.classify.config import EvaluateConfig, LabelSettings
 from selectivemae.tasks.classify.data import open_classes
-from selectivemae.tasks.classify.metrics import UNREAD, Figures, figures, mistakes, per_class_rows
+from selectivemae.tasks.classify.metrics import UNREAD, Figures, evaluate_tables, figures, mistakes, per_class_rows
 from selectivemae.tasks.classify.model import Classifier, load_classifier
 from selectivemae.tasks.classify.pictures import confusion_picture, mistakes_picture
+from selectivemae.tasks.common import EVALUATION
 
-FOLDER, MARKER = "evaluation", "figures.json"
 PARTS = {"train": TRAIN, "test": TEST}
 _SHOWN = 24  # mistakes on the sheet
 
@@ -105,6 +105,18 @@ def evaluate_run(run: Path, config: EvaluateConfig, out: Path | None = None) -> 
     return figures(found.predicted, numbers[chosen], classifier.classes)
 
 
+def evaluate_files(predictions: Path, ground_truth: Path, out: Path | None = None) -> Figures:
+    """Judge a CSV of predictions by one of ground truth; ``out`` gets figures, the table per class and the confusion.
+
+    DataError says what is wrong with them; see :func:`~selectivemae.tasks.classify.metrics.evaluate_tables`.
+    """
+    found = evaluate_tables(predictions, ground_truth)
+    if out is not None:
+        with atomic_folder(out, sums=False) as folder:
+            _write_figures(folder, found)
+    return found
+
+
 def match_classes(labelled: Labelled, classes: Sequence[str], where: str) -> Int64:
     """Numbers (N,) of labels by a classifier's ``classes``; the data may lack some of them, but have no others.
 
@@ -128,8 +140,7 @@ def write_evaluation(
     read = predictions.predicted != UNREAD
     index, scores, wanted = predictions.index[read], predictions.scores[read], label[read]
     with atomic_folder(folder, sums=False) as out:
-        (out / "figures.json").write_text(json.dumps(found.as_dict(), indent=1))
-        (out / "per_class.csv").write_text(_table(["class", "images", "accuracy"], per_class_rows(found)))
+        _write_figures(out, found)
         head = ["id", "label", "true_label", *(f"score_{name}" for name in classifier.classes)]
         names = classifier.classes
         rows = [
@@ -139,12 +150,17 @@ def write_evaluation(
         (out / "predictions.csv").write_text(_table(head, rows))
         if predictions.unread:
             (out / "quarantine.csv").write_text(_table(["id", "reason"], predictions.unread))
-        (out / "confusion.png").write_bytes(confusion_picture(found))
         worst = mistakes(scores, wanted, _SHOWN)
         if len(worst):
             sheet = mistakes_picture(store, index[worst], scores[worst], wanted[worst], names, classifier.info.channels)
             (out / "mistakes.png").write_bytes(sheet)
     return found
+
+
+def _write_figures(out: Path, found: Figures) -> None:
+    (out / EVALUATION).write_text(json.dumps(found.as_dict(), indent=1))
+    (out / "per_class.csv").write_text(_table(["class", "images", "accuracy"], per_class_rows(found)))
+    (out / "confusion.png").write_bytes(confusion_picture(found))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

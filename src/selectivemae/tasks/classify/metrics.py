@@ -48,6 +48,22 @@ class Figures:
             "confusion": self.confusion.tolist(),
         }
 
+    def as_text(self) -> str:
+        """The figures for people: OA, AA, the weakest classes, and what was not read."""
+        low, high = self.oa_interval
+        lines = [
+            f"OA {self.oa:.2f} % (95 % interval {low:.2f} to {high:.2f}), AA {self.aa:.2f} %, {self.images} images"
+        ]
+        known = [(s, n, c) for s, n, c in zip(self.per_class, self.counts, self.classes, strict=True) if s is not None]
+        weakest = sorted(known)[:5]
+        lines.append("weakest classes: " + ", ".join(f"{name} {share:.1f} % of {n}" for share, n, name in weakest))
+        without = [name for name, count in zip(self.classes, self.counts, strict=True) if not count]
+        if without:
+            lines.append(f"{len(without)} of {len(self.classes)} classes have no image here: {listed(without)}")
+        if self.unreadable:
+            lines.append(f"{self.unreadable} images could not be read; they count as wrong")
+        return "\n".join(lines)
+
 
 def figures(predicted: Int64, label: Int64, classes: Sequence[str]) -> Figures:
     """Figures of predictions (N,) for labels (N,); a prediction ``UNREAD`` is a wrong one.
@@ -78,21 +94,6 @@ def figures(predicted: Int64, label: Int64, classes: Sequence[str]) -> Figures:
 def confusion_matrix(predicted: Int64, label: Int64, classes: int) -> Int64:
     """How often each class (rows) was taken for each (columns): (K, K) int64."""
     return np.bincount(label * classes + predicted, minlength=classes * classes).reshape(classes, classes)
-
-
-def as_text(found: Figures) -> str:
-    """The figures for people: OA, AA, the weakest classes, and what was not read."""
-    low, high = found.oa_interval
-    lines = [f"OA {found.oa:.2f} % (95 % interval {low:.2f} to {high:.2f}), AA {found.aa:.2f} %, {found.images} images"]
-    known = [(s, n, c) for s, n, c in zip(found.per_class, found.counts, found.classes, strict=True) if s is not None]
-    weakest = sorted(known)[:5]
-    lines.append("weakest classes: " + ", ".join(f"{name} {share:.1f} % of {n}" for share, n, name in weakest))
-    without = [name for name, count in zip(found.classes, found.counts, strict=True) if not count]
-    if without:
-        lines.append(f"{len(without)} of {len(found.classes)} classes have no image here: {listed(without)}")
-    if found.unreadable:
-        lines.append(f"{found.unreadable} images could not be read; they count as wrong")
-    return "\n".join(lines)
 
 
 def evaluate_tables(predictions: Path, ground_truth: Path) -> Figures:

@@ -19,12 +19,11 @@ from selectivemae.engine.precision import attention_kernel
 from selectivemae.engine.state import StepOutput
 from selectivemae.models.vit import LayerNorm
 from selectivemae.tasks.classify.mixing import Targets
-from selectivemae.tasks.common import NoiseKeys, layer_decay_groups
+from selectivemae.tasks.common import NoiseKeys, layer_decay_groups, model_file
 from selectivemae.weights.files import read_metadata
 from selectivemae.weights.info import EncoderInfo, write_encoder
 from selectivemae.weights.load import load_encoder
 
-MODEL = "model.safetensors"
 TASK = "classify"
 _HEAD_STD = 2e-5  # of the fresh head: it begins without an opinion
 Pool = Literal["cls", "mean"]
@@ -166,11 +165,7 @@ def load_classifier(path: Path) -> Classifier:
 
     Raises WeightsError for a file that is none, or does not fit its own description.
     """
-    file = path / MODEL if path.is_dir() else path
-    if path.is_dir() and not file.is_file():
-        seeds = sorted(folder.name for folder in path.glob("seed-*"))
-        hint = f"name one of its runs ({', '.join(seeds)})" if seeds else "name a folder of finetune classify"
-        raise WeightsError(f"{path} has no {MODEL}: {hint}")
+    file = model_file(path)
     about = read_metadata(file)
     info = EncoderInfo.from_metadata(about, str(file))
     if info is None or about.get("task") != TASK:

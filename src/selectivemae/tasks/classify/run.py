@@ -20,11 +20,11 @@ from selectivemae.engine.precision import choose_device, resolve_precision
 from selectivemae.tasks.classify.augment import Finishing
 from selectivemae.tasks.classify.config import ClassifyConfig
 from selectivemae.tasks.classify.data import LabelledStream, TrainingOrder, open_classes
-from selectivemae.tasks.classify.evaluate import FOLDER, Predictions, predict, write_evaluation
+from selectivemae.tasks.classify.evaluate import Predictions, predict, write_evaluation
 from selectivemae.tasks.classify.metrics import Figures, figures
 from selectivemae.tasks.classify.mixing import Mixing
 from selectivemae.tasks.classify.model import ClassifyObjective, build_classifier, metadata, save_classifier
-from selectivemae.tasks.common import add_drop_path
+from selectivemae.tasks.common import EVALUATION_FOLDER, add_drop_path
 from selectivemae.tasks.training import each_seed, train, write_summary
 
 log = logging.getLogger("selectivemae")
@@ -171,7 +171,7 @@ class ClassifyTask:
         """Write the newest evaluation into the run's folder."""
         assert self.last is not None
         assert out is not None
-        return write_evaluation(out / FOLDER, self.classifier, self.store, self.last, self.test_label)
+        return write_evaluation(out / EVALUATION_FOLDER, self.classifier, self.store, self.last, self.test_label)
 
     def metadata(self) -> dict[str, str]:
         """Of the classifier's file."""

@@ -11,10 +11,9 @@ from curation_worlds import folder, save, scenery
 from selectivemae.cli.curate import app
 from selectivemae.core.errors import ConfigError, DataError
 from selectivemae.curation.config import CurateConfig
-from selectivemae.curation.corpus import read_corpus, verify
+from selectivemae.curation.corpus import read_corpus
 from selectivemae.curation.run import curate
-from selectivemae.curation.upkeep import audit, plan, remove, tune
-from selectivemae.data.stores import open_store
+from selectivemae.curation.upkeep import audit, plan, tune
 from selectivemae.reports.corpus import read_corpus_records, text_corpus, write_corpus_report
 
 
@@ -75,20 +74,3 @@ def test_page_and_words(corpus: Path) -> None:
     with pytest.raises(DataError, match="no whole corpus"):
         text_corpus(corpus.parent)
     (corpus / "report.html").unlink()
-
-
-def test_removal_leaves_a_whole_corpus(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = read_corpus(corpus)
-    rows = [r for p in sorted((corpus / "g0001/manifest").glob("*")) for r in pq.read_table(p).to_pylist()]
-    victim = rows[3]["key"]
-    assert remove(corpus, {victim}, None) == 1
-    assert verify(corpus, deep=True) == []
-    store = open_store(corpus)
-    assert len(store) == before["samples"] - 1
-    assert read_corpus(corpus)["digest"] != before["digest"]
-    assert victim.split("-")[1] not in {store.id(i).rpartition("/")[2] for i in range(len(store))}
-    with pytest.raises(DataError, match="holds no image"):
-        remove(corpus, {victim}, None)
-    assert remove(corpus, set(), "two") == sum(r["source"] == "two" and r["key"] != victim for r in rows)
-    assert app(["verify", str(corpus), "--deep"], result_action="return_value") == 0
-    assert "whole" in capsys.readouterr().out

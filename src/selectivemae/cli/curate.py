@@ -159,11 +159,11 @@ def remove(
     source: Annotated[str | None, Parameter(help="Everything of this source")] = None,
     json: Json = False,
 ) -> None:
-    """Take images out of a corpus for good: their shards are written anew without them.
+    """Take images out of a corpus: nothing reads them any more, and curate compact takes their bytes away.
 
     Example: selectivemae curate remove corpus --source dota
     """
-    from selectivemae.curation.upkeep import remove as take_out
+    from selectivemae.curation.removal import remove as take_out
 
     if (ids is None) == (source is None):
         raise ConfigError("give either --ids FILE or --source NAME")
@@ -176,6 +176,22 @@ def remove(
         print_json({"corpus": str(corpus), "removed": count})
     else:
         print(f"{corpus}: {count} images removed")
+
+
+@app.command
+def compact(corpus: Corpus, /, *, json: Json = False) -> None:
+    """Write the shards that hold removed images anew without them, so that their bytes are gone.
+
+    Example: selectivemae curate compact corpus
+    """
+    from selectivemae.curation.removal import compact as write_anew
+
+    result = write_anew(corpus)
+    if json:
+        print_json({"corpus": str(corpus)} | asdict(result))
+        return
+    shards = "1 shard" if result.rewritten == 1 else f"{result.rewritten} shards"
+    print(f"{corpus}: {shards} written anew, {result.deleted} deleted, {result.bytes_saved / 1e6:,.1f} MB saved")
 
 
 def _settled(sources: tuple[str, ...], settings: CurateConfig | None, config: Path | None) -> CurateConfig:

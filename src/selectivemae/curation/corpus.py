@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from selectivemae.curation.pack import shard_path
 from selectivemae.curation.sources import Sources
 from selectivemae.curation.spool import fixed, words
 from selectivemae.data.decode import decode, luma
-from selectivemae.data.stores.shards import verify_shard
+from selectivemae.data.stores.shards import read_records, verify_shard
 
 FORMAT = 1
 SUMS = "SHA256SUMS"
@@ -97,12 +97,14 @@ def describe(corpus: Path, number: int, config: CurateConfig, sources: Sources, 
         "samples": rows.num_rows,
         "generations": [*earlier, entry],
     }
-    _state(corpus, content, {entry["folder"] for entry in earlier})
+    old = tuple(f"{entry['folder']}/" for entry in earlier)
+    _state(corpus, content, lambda name: name.startswith(old))
     return content["digest"]
 
 
-def restate(corpus: Path, touched: list[Path]) -> None:
-    """Write totals, digest and checksums anew after images were taken out of some generations."""
+def restate(corpus: Path, touched: Collection[Path], rewritten: Collection[Path] = ()) -> None:
+    """Write totals, digest and checksums anew after images were taken out of the generations ``touched``; of their
+    shards only those in ``rewritten`` are read again."""
     content = read_corpus(corpus)
     for entry in content["generations"]:
         folder = corpus / entry["folder"]
@@ -111,6 +113,7 @@ def restate(corpus: Path, touched: list[Path]) -> None:
         rows = manifest([folder], ["source", "size"])
         entry["samples"] = rows.num_rows
         entry["bytes"] = int(rows.column("size").to_numpy().sum(dtype=np.int64))
+        entry["shards"] = len(list((folder / "manifest").glob("part-*.parquet")))
         kept = Counter(rows.column("source").to_pylist())
         lost = tables.read(sorted((folder / "dropped").glob("*.parquet")), tables.DROPPED, ["source", "reason"])
         removed = Counter(row["source"] for row in lost.to_pylist() if row["reason"] == "removed")
@@ -120,12 +123,17 @@ def restate(corpus: Path, touched: list[Path]) -> None:
                 funnel["dropped"]["removed"] = removed[name]
     everything = manifest(generations(corpus), ["id", "content_id", "size", "crc32"])
     content |= {"digest": corpus_digest(everything), "samples": everything.num_rows}
-    untouched = {entry["folder"] for entry in content["generations"] if corpus / entry["folder"] not in touched}
-    _state(corpus, content, untouched)
+    changed = tuple(f"{folder.name}/" for folder in touched)
+    anew = {path.relative_to(corpus).as_posix() for path in rewritten}
+
+    def unchanged(name: str) -> bool:
+        return "/" in name and (not name.startswith(changed) or (name.endswith(".tar") and name not in anew))
+
+    _state(corpus, content, unchanged)
 
 
-def _state(corpus: Path, content: dict[str, Any], unchanged: set[str]) -> None:
-    """Write what describes a corpus; checksums of ``unchanged`` generations are taken over."""
+def _state(corpus: Path, content: dict[str, Any], unchanged: Callable[[str], bool]) -> None:
+    """Write what describes a corpus; checksums of files that are ``unchanged`` are taken over."""
     atomic_write(corpus / "README.md", card.readme(content))
     atomic_write(corpus / "LICENSES.md", card.licences(content))
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
@@ -133,13 +141,13 @@ def _state(corpus: Path, content: dict[str, Any], unchanged: set[str]) -> None:
     atomic_write(corpus / "corpus.json", text)  # last: what it names is whole
 
 
-def _sums(corpus: Path, content: dict[str, Any], text: str, unchanged: set[str]) -> str:
+def _sums(corpus: Path, content: dict[str, Any], text: str, unchanged: Callable[[str], bool]) -> str:
     """Checksums of every file, in the format of the sha256sum tool."""
     known: dict[str, str] = {}
     if (corpus / SUMS).exists():
         for line in (corpus / SUMS).read_text().splitlines():
             digest, _, name = line.partition("  ")
-            if name.partition("/")[0] in unchanged:
+            if unchanged(name):
                 known[name] = digest
     names = [path.relative_to(corpus).as_posix() for path in _files(corpus, content)]
     lines = {name: known.get(name) or file_sha256(corpus / name) for name in names}
@@ -206,14 +214,11 @@ def _check_sums(corpus: Path) -> Iterator[Finding]:
 def _check_shard(corpus: Path, tar: Path, rows: pa.Table, deep: bool) -> Iterator[Finding]:
     name = str(tar.relative_to(corpus))
     verify_shard(tar)
-    index = np.fromfile(tar.with_suffix(".idx"), np.uint8)
-    count = int.from_bytes(index[16:24].tobytes(), "little")
-    records = index[64 : 64 + 32 * count].reshape(-1, 32)
-    offsets = np.ascontiguousarray(records[:, :8]).view("<u8")[:, 0]
-    if count != rows.num_rows or (offsets != rows.column("offset").to_numpy()).any():
+    present = read_records(tar).present
+    if len(present) != rows.num_rows or (present["offset"] != rows.column("offset").to_numpy()).any():
         yield Finding(name, "its index and its manifest part do not hold the same samples")
         return
-    if (np.ascontiguousarray(records[:, 16:]) != fixed(rows.column("id"), 16)).any():
+    if present["id"].tobytes() != fixed(rows.column("id"), 16).tobytes():
         yield Finding(name, "its index and its manifest part name other ids")
         return
     if not deep:
@@ -255,4 +260,6 @@ def old_side(corpus: Path) -> Old:
         return out
 
     side = Side(size, lambda which: codes[which, 1:], thumbs)
-    return Old(rows.column("id"), rows.column("content_id"), np.ascontiguousarray(codes[:, 0]), side)
+    lost = tables.read([p for f in folders for p in sorted((f / "dropped").glob("*.parquet"))], tables.DROPPED)
+    removed = lost.filter(pa.array([reason == "removed" for reason in lost.column("reason").to_pylist()], pa.bool_()))
+    return Old(removed, rows.column("id"), rows.column("content_id"), np.ascontiguousarray(codes[:, 0]), side)

@@ -20,8 +20,10 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Old:
-    """What a corpus already holds: ids (n,) as binary, content ids, plain 64-bit codes (n,), and the rest as a side."""
+    """What a corpus already holds: ids (n,) as binary, content ids, plain 64-bit codes (n,), and the rest as a side;
+    and what was taken out of it (``removed``: rows of ``dropped``)."""
 
+    removed: pa.Table
     ids: pa.ChunkedArray
     content: pa.ChunkedArray
     h64: NDArray[np.uint64]
@@ -56,6 +58,9 @@ def decide(spool: Spool, roles: dict[str, str], priority: dict[str, int], preset
         lost.append(_losses(spool, losses, ids.take(guards)))
         rows = np.setdiff1d(rows, losses.row)
     if old is not None:
+        again, losses = _removed(spool, rows, old.removed)
+        lost.append(_losses(spool, losses, old.removed.column("id")))
+        rows = np.setdiff1d(rows, again)
         known, losses = _known(spool, rows, old)
         lost.append(_losses(spool, losses, old.ids))
         rows = np.setdiff1d(rows, known)
@@ -111,10 +116,30 @@ def _known(spool: Spool, rows: Int64, old: Old) -> tuple[Int64, Losses]:
     """Rows whose pixels, or whose very id, a corpus already holds."""
     again = _index_in(spool.rows.column("id").take(pa.array(rows)), old.ids)
     place = np.where(again >= 0, again, _index_in(spool.rows.column("content_id").take(pa.array(rows)), old.content))
+    return _outright(rows, place, "exact_dup")
+
+
+def _removed(spool: Spool, rows: Int64, removed: pa.Table) -> tuple[Int64, Losses]:
+    """Rows that were once taken out on purpose: the same id, or the same window of the same file's bytes."""
+    by_id = _index_in(spool.rows.column("id").take(pa.array(rows)), removed.column("id"))
+    by_file = _index_in(_origins(spool.rows.take(pa.array(rows))), _origins(removed))
+    return _outright(rows, np.where(by_id >= 0, by_id, by_file), "removed")
+
+
+def _origins(rows: pa.Table) -> pa.ChunkedArray:
+    """File and window of each row as binary; distinct for rows without a file's digest."""
+    window = np.stack([rows.column(f"win_{side}").to_numpy().astype("<u4") for side in "xywh"], axis=1)
+    files = rows.column("file_sha256").to_pylist()
+    ids = rows.column("id").to_pylist()
+    keys = [(file or identity) + place.tobytes() for file, identity, place in zip(files, ids, window, strict=True)]
+    return pa.chunked_array([pa.array(keys, pa.binary())])
+
+
+def _outright(rows: Int64, place: Int64, reason: str) -> tuple[Int64, Losses]:
+    """Rows with a ``place`` (n,) among others (-1: none), and their losses."""
     known = np.flatnonzero(place >= 0)
     none = np.full(len(known), -1, np.int64)
-    keeper = place[known]
-    losses = Losses(rows[known], ["exact_dup"] * len(known), keeper, none, none, np.full(len(known), np.nan), none)
+    losses = Losses(rows[known], [reason] * len(known), place[known], none, none, np.full(len(known), np.nan), none)
     return rows[known], losses
 
 

@@ -25,6 +25,7 @@ from selectivemae.curation.decide import Decision, decide
 from selectivemae.curation.engine import Quarantined, run_stage
 from selectivemae.curation.pool import LocalPool
 from selectivemae.curation.read import Chunk, read_chunk
+from selectivemae.curation.removal import changing
 from selectivemae.curation.scan import Container, scan, settled_sources
 from selectivemae.curation.slice import Window
 from selectivemae.curation.sources import Sources
@@ -79,7 +80,7 @@ def add(config: CurateConfig, *, quiet: bool = False) -> CurateResult:
     if not (out / "corpus.json").exists():
         raise OutputError(f"{out} is no finished corpus; make one with curate run, or continue it with --resume")
     sources = settled_sources(config)
-    with locked(out):
+    with changing(out):
         return _generation(out, len(generations(out)) + 1, config, sources, quiet)
 
 

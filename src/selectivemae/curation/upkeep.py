@@ -1,7 +1,6 @@
 """Looking ahead and looking after: what a run would cost, what another threshold would, twins of evaluation sets in
-any corpus, and taking images out again."""
+any corpus."""
 
-import shutil
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -9,23 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from selectivemae.core.errors import ConfigError, DataError, OutputError
-from selectivemae.core.files import locked
+from selectivemae.core.errors import ConfigError
 from selectivemae.curation import tables
 from selectivemae.curation.config import CurateConfig
 from selectivemae.curation.confirm import PRESETS
-from selectivemae.curation.corpus import generations, read_corpus, restate
+from selectivemae.curation.corpus import generations
 from selectivemae.curation.dedup import overlaps
 from selectivemae.curation.engine import run_stage
 from selectivemae.curation.exclude import Rules
-from selectivemae.curation.pack import description, shard_path, write_hashes
 from selectivemae.curation.pool import LocalPool
 from selectivemae.curation.read import read_chunk
 from selectivemae.curation.scan import scan, settled_sources
 from selectivemae.curation.spool import open_spool
-from selectivemae.data.stores.shards import Sample, write_shard
 
 _IMAGES_PER_SECOND = 100.0  # of one worker, for estimates only; benchmarks/curate_read.py measures it
 _STATISTIC = {"low_info": "flat_share", "uniform": "std"}
@@ -170,58 +165,3 @@ def tune(corpus: Path, rule: str, threshold: float, show: int = 25) -> Tuning:
         [(keys[int(i)].as_py(), float(values[i])) for i in near_kept],
         [(members[int(i)].as_py(), float(old[i])) for i in near_lost],
     )
-
-
-def remove(corpus: Path, keys: set[str], source: str | None) -> int:
-    """Take images out of a finished corpus for good: by key, or all of a source. Returns how many.
-
-    The shards that held them are written anew without them (their bytes are gone, not hidden), and ``dropped`` says
-    ``removed``. DataError when nothing fits.
-    """
-    content = read_corpus(corpus)
-    with locked(corpus):
-        removed = 0
-        touched: list[Path] = []
-        for folder in generations(corpus):
-            before = removed
-            for part in sorted((folder / "manifest").glob("part-*.parquet")):
-                removed += _remove_from(folder, part, content["name"], keys, source)
-            if removed > before:
-                touched.append(folder)
-                manifest = tables.read(sorted((folder / "manifest").glob("*.parquet")), tables.MANIFEST)
-                write_hashes(folder, manifest)
-        if not removed:
-            what = f"source {source!r}" if source else "these keys"
-            raise DataError(f"{corpus}: holds no image of {what}; keys stand in the manifest")
-        restate(corpus, touched)
-        return removed
-
-
-def _remove_from(folder: Path, part: Path, name: str, keys: set[str], source: str | None) -> int:
-    """Rewrite one shard, its manifest part, and add to ``dropped``; nothing happens where nothing fits."""
-    records = pq.read_table(part).to_pylist()
-    gone = [r for r in records if r["key"] in keys or (source is not None and r["source"] == source)]
-    if not gone:
-        return 0
-    lost = {r["key"] for r in gone}
-    kept = [r for r in records if r["key"] not in lost]
-    number = int(part.stem.removeprefix("part-"))
-    tar = shard_path(folder, name, number)
-    if shutil.disk_usage(folder).free < tar.stat().st_size:
-        raise OutputError(f"no space left on the disk of {tar} to write it anew: free some")
-    samples = [Sample(r["id"], r["key"], r["ext"], _image(tar, r), {"json": description(r)}) for r in kept]
-    written = write_shard(tar, samples)
-    for record, (offset, size) in zip(kept, written.places, strict=True):
-        record.update(offset=offset, size=size)
-    tables.write(part, tables.table(kept, tables.MANIFEST))
-    names = {field.name for field in tables.DROPPED}
-    rows = [{k: v for k, v in r.items() if k in names and k != "detail"} | {"reason": "removed"} for r in gone]
-    existing = sorted((folder / "dropped").glob("part-*.parquet"))
-    tables.write(folder / "dropped" / f"part-{len(existing):05d}.parquet", tables.table(rows, tables.DROPPED))
-    return len(gone)
-
-
-def _image(tar: Path, record: dict[str, Any]) -> bytes:
-    with tar.open("rb") as file:
-        file.seek(record["offset"])
-        return file.read(record["size"])

@@ -2,9 +2,13 @@
 
     corpus-g0001-000000.tar    ustar: <key>.jpg (.png, .webp), then <key>.json and other side members
     corpus-g0001-000000.idx    little-endian
-        header       64 bytes: magic, version, record size, count, bytes of the tar, first 16 bytes of its SHA-256
+        header       64 bytes: magic, version, record size, count, bytes of the tar, first 16 bytes of its SHA-256,
+                     count of removed samples, first 8 bytes of the BLAKE2b of the permutation if there are any
         records      32 bytes a sample: u64 offset, u32 size, u8 type, 3 zero bytes, 16-byte id; by position
         permutation  u32 a sample: the records' numbers in the order of their ids
+
+A removed sample keeps its record and goes from the permutation (``bury``): stores no longer give it, and the tar is as
+it was until it is written anew.
 
 The same samples give the same bytes: no times, owners or machine in the headers (curation.md, section 6).
 """
@@ -14,11 +18,12 @@ import hashlib
 import os
 import struct
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from selectivemae.core.errors import OutputError, StoreError
 from selectivemae.data.stores.base import Skipped
@@ -29,9 +34,16 @@ from selectivemae.data.stores.tardir import BLOCK, members, parse_header
 MAGIC = b"SMAESIDX"
 VERSION = 1
 TYPES = ("jpg", "png", "webp")
-_HEADER = struct.Struct("<8s2I2Q16s16x")
+_HEADER = struct.Struct("<8s2I2Q16sQ8s")
 _RECORD = struct.Struct("<QIB3x16s")
-_PLACES_TYPE = np.dtype({"names": ["offset", "size"], "formats": ["<u8", "<u4"], "itemsize": _RECORD.size})
+_RECORD_TYPE = np.dtype(
+    {
+        "names": ["offset", "size", "id"],
+        "formats": ["<u8", "<u4", "V16"],
+        "offsets": [0, 8, 16],
+        "itemsize": _RECORD.size,
+    }
+)
 _PLACE = struct.Struct("<I")
 _END = bytes(2 * BLOCK)
 
@@ -93,7 +105,7 @@ def write_shard(path: str | os.PathLike[str], samples: Iterable[Sample]) -> Writ
             at += _append(file, digest, _END)
         order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype="<u4")
         with replacing(index_path(path)) as file:
-            file.write(_HEADER.pack(MAGIC, VERSION, _RECORD.size, len(ids), at, digest.digest()[:16]))
+            file.write(_HEADER.pack(MAGIC, VERSION, _RECORD.size, len(ids), at, digest.digest()[:16], 0, bytes(8)))
             file.write(records)
             file.write(order.tobytes())
     except OSError as error:
@@ -119,10 +131,11 @@ class ShardStore:
         header = index.read(0, min(_HEADER.size, index.size))
         if len(header) < _HEADER.size or header[:8] != MAGIC:
             raise StoreError(f"{index.name}: is no shard index; delete it, and the tar is indexed by itself")
-        _, version, record_size, self.count, tar_size, _ = _HEADER.unpack(header)
+        _, version, record_size, self.count, tar_size, _, self.removed, _ = _HEADER.unpack(header)
         if version != VERSION or record_size != _RECORD.size:
             raise StoreError(f"{index.name}: has index version {version}, not {VERSION}; use a newer selectivemae")
-        if index.size != _HEADER.size + self.count * (_RECORD.size + _PLACE.size):
+        self._order_at = _HEADER.size + (self.count + self.removed) * _RECORD.size
+        if index.size != self._order_at + self.count * _PLACE.size:
             raise StoreError(f"{index.name}: is truncated; fetch it again, or delete it")
         if tar_size != tar.size:
             raise StoreError(
@@ -153,8 +166,7 @@ class ShardStore:
     def _record(self, index: int) -> tuple[int, int, int, bytes]:
         if not 0 <= index < self.count:
             raise IndexError(f"sample {index} of {self.count}")
-        places_at = _HEADER.size + self.count * _RECORD.size
-        (place,) = _PLACE.unpack(self.index.read(places_at + index * _PLACE.size, _PLACE.size))
+        (place,) = _PLACE.unpack(self.index.read(self._order_at + index * _PLACE.size, _PLACE.size))
         return _RECORD.unpack(self.index.read(_HEADER.size + place * _RECORD.size, _RECORD.size))
 
     def _member(self, offset: int, size: int) -> bytes:
@@ -168,27 +180,79 @@ class ShardStore:
         return raw
 
 
+@dataclass(frozen=True)
+class Records:
+    """A side index read whole: its header's fields, ``places`` (n,) of offset, size and id by position (removed samples
+    too), and ``order``: the numbers of the present ones in the order of their ids."""
+
+    header: tuple
+    places: NDArray
+    order: NDArray[np.uint32]
+
+    @property
+    def present(self) -> NDArray:
+        """The records of the samples that are not removed, by position."""
+        return self.places[np.sort(self.order)]
+
+
+def read_records(path: str | os.PathLike[str]) -> Records:
+    """The side index of a local shard (given by its tar). StoreError when it is missing, damaged or of another file."""
+    files = Files()
+    tar = LocalFile.at(path, files)
+    index = LocalFile.at(index_path(tar.name), files)
+    store = ShardStore(tar, index, "")
+    total = store.count + store.removed
+    places = np.frombuffer(index.read(_HEADER.size, total * _RECORD.size), _RECORD_TYPE)
+    order = np.frombuffer(index.read(_HEADER.size + total * _RECORD.size, store.count * _PLACE.size), "<u4")
+    return Records(_HEADER.unpack(index.read(0, _HEADER.size)), places, order)
+
+
+def bury(path: str | os.PathLike[str], ids: Collection[bytes]) -> int:
+    """Take samples out of a shard's side index, so that no store gives them; returns how many were still in it.
+
+    Their bytes stay in the tar. StoreError for a damaged index; OutputError when it cannot be written.
+    """
+    path = os.fspath(path)
+    records = read_records(path)
+    gone = np.isin(records.places["id"][records.order], np.array(sorted(ids), "V16"))
+    if not gone.any():
+        return 0
+    order = records.order[~gone].astype("<u4").tobytes()
+    *head, _, tar_size, tar_digest, removed, _ = records.header
+    mark = hashlib.blake2b(order, digest_size=8).digest()
+    count = len(order) // _PLACE.size
+    header = _HEADER.pack(*head, count, tar_size, tar_digest, removed + int(gone.sum()), mark)
+    try:
+        with replacing(index_path(path)) as file:
+            file.write(header + records.places.tobytes() + order)
+    except OSError as error:
+        raise OutputError(f"{index_path(path)}: cannot be written ({error.strerror}); free space there") from error
+    return int(gone.sum())
+
+
 def verify_shard(path: str | os.PathLike[str]) -> None:
     """Read a local shard whole: its SHA-256 is the index's, and its images are exactly the index's records.
 
     StoreError says what differs.
     """
-    files = Files()
-    tar = LocalFile.at(path, files)
-    index = LocalFile.at(index_path(tar.name), files)
-    count = ShardStore(tar, index, "").count
-    with open(tar.name, "rb") as file:
+    path = os.fspath(path)
+    records = read_records(path)
+    name, tar = index_path(path), LocalFile.at(path, Files())
+    with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").digest()
-    if digest[:16] != _HEADER.unpack(index.read(0, _HEADER.size))[5]:
-        raise StoreError(f"{tar.name}: its SHA-256 differs from the one in {index.name}; fetch both again")
-    records = np.frombuffer(index.read(_HEADER.size, count * _RECORD.size), _PLACES_TYPE)
+    *_, tar_digest, removed, mark = records.header
+    if digest[:16] != tar_digest:
+        raise StoreError(f"{path}: its SHA-256 differs from the one in {name}; fetch both again")
     images = [m for m in members(tar) if m.name.rpartition(b".")[2].decode() in TYPES]
-    if [(m.offset, m.size) for m in images] != list(zip(records["offset"], records["size"], strict=True)):
-        raise StoreError(f"{index.name}: its records are not the images of {tar.name}; fetch both again")
-    order = np.frombuffer(index.read(_HEADER.size + count * _RECORD.size, count * _PLACE.size), "<u4")
-    ids = [index.read(_HEADER.size + int(place) * _RECORD.size + 16, 16) for place in order]
-    if sorted(set(ids)) != ids:
-        raise StoreError(f"{index.name}: its order by id is wrong; fetch it again")
+    stated = zip(records.places["offset"].tolist(), records.places["size"].tolist(), strict=True)
+    if [(m.offset, m.size) for m in images] != list(stated):
+        raise StoreError(f"{name}: its records are not the images of {path}; fetch both again")
+    if (records.order >= len(records.places)).any():
+        raise StoreError(f"{name}: its order by id is wrong; fetch it again")
+    ids = [identity.tobytes() for identity in records.places["id"][records.order]]
+    expected = hashlib.blake2b(records.order.tobytes(), digest_size=8).digest() if removed else bytes(8)
+    if sorted(set(ids)) != ids or mark != expected:
+        raise StoreError(f"{name}: its order by id is wrong; fetch it again")
 
 
 def _tar_header(name: str, size: int) -> bytes:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from selectivemae.core.errors import ConfigError
-from selectivemae.engine.optim import Budget, Schedule, adamw, decay_groups, set_lr
+from selectivemae.engine.optim import Budget, Schedule, StepSchedule, adamw, decay_groups, set_lr
 from selectivemae.models.create import create_model
 
 
@@ -28,6 +28,17 @@ def test_a_floor_and_no_warm_up() -> None:
     assert schedule.at(0.5) == pytest.approx(0.55)
     assert schedule.at(1.0) == pytest.approx(0.1)
     assert Schedule(1.0, 0.0, 1.0).at(1.0) == pytest.approx(1.0)
+
+
+def test_the_published_steps_of_detection() -> None:
+    """500 iterations of warm-up from 1e-6, times 0.1 after epochs 8 and 11 of 12, 11,725 images in batches of 4."""
+    iterations = 12 * 11725 / 4
+    schedule = StepSchedule(1e-4, (8 / 12, 11 / 12), 0.1, 500 / iterations)
+    for iteration, factor in ((0, 1e-6), (250, 0.5 * (1 + 1e-6)), (500, 1.0), (2931, 1.0)):
+        assert schedule.at(iteration / iterations) == pytest.approx(1e-4 * factor, rel=1e-9)
+    for epoch, factor in ((7.99, 1.0), (8.0, 0.1), (10.99, 0.1), (11.0, 0.01), (12.0, 0.01)):
+        assert schedule.at(epoch / 12) == pytest.approx(1e-4 * factor, rel=1e-9)
+    assert StepSchedule(1.0, ()).at(0.0) == 1.0
 
 
 def test_matrices_decay_and_nothing_else_does() -> None:

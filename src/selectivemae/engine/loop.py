@@ -11,10 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from selectivemae.core.errors import Interrupted, TrainingError
+from selectivemae.core.errors import ElsewhereError, Interrupted, TrainingError
 from selectivemae.data.batch import Batch, Stream
-from selectivemae.data.ledger import chain, step_sum
-from selectivemae.engine.optim import Budget, Schedule, set_lr
+from selectivemae.data.ledger import step_sum
+from selectivemae.distributed.each_step import gather_outcome
+from selectivemae.distributed.gather import gather_numbers
+from selectivemae.distributed.group import Group
+from selectivemae.engine.accord import Accord, Post
+from selectivemae.engine.optim import AnySchedule, Budget, set_lr
+from selectivemae.engine.parallel import parallel
 from selectivemae.engine.precision import autocast
 from selectivemae.engine.signals import StopSignal
 from selectivemae.engine.state import Hook, Objective, RunState
@@ -25,12 +30,13 @@ class FitConfig:
     """What the loop needs to know beside objective, stream and hooks."""
 
     budget: Budget
-    schedule: Schedule
+    schedule: AnySchedule
     batch_size: int
     micro_batch: int
     device: torch.device
     precision: str
     clip_grad: float | None = 1.0
+    bf16_gradients: bool = False  # gradients travel between processes as bfloat16
 
 
 def split(batch: Batch, size: int) -> list[Batch]:
@@ -44,19 +50,27 @@ def split(batch: Batch, size: int) -> list[Batch]:
 
 
 class Trainer:
-    """One optimizer step at a time, for any objective."""
+    """One optimizer step at a time, for any objective, on this process's part of the global batch.
 
-    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, config: FitConfig) -> None:
+    ConfigError when the batch cannot be divided among the processes of ``group``.
+    """
+
+    def __init__(
+        self, objective: Objective, optimizer: torch.optim.Optimizer, config: FitConfig, group: Group | None = None
+    ) -> None:
         self.objective = objective
+        self.group = group or Group.single(config.device)
+        self.share = self.group.share(config.batch_size, "--batch-size")  # torch averages over processes
+        self.parallel = parallel(objective, self.group, config.bf16_gradients)
         self.optimizer = optimizer
         self.config = config
         self.micro_batch = config.micro_batch
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def step(self, batch: Batch, state: RunState) -> None:
-        """Forward, backward and update for one batch; notes the outcome in ``state``.
+        """Forward, backward and update for one batch; notes the outcome of the global batch in ``state``.
 
-        When the device's memory does not suffice the micro-batch is halved and the step begins again.
+        When the memory of a device does not suffice the micro-batch is halved, by all, and the step begins again.
         """
         while (done := self._try(batch, state.progress)) is None:
             if self.micro_batch == 1:
@@ -65,33 +79,59 @@ class Trainer:
                 )
             self.micro_batch = (self.micro_batch + 1) // 2
             torch.cuda.empty_cache()
-        loss, scalars = done
+        loss, weight = self._outcome(batch, *done, state)
         clip = self.config.clip_grad or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
-        usable = torch.where(batch.weight > 0, loss, 0.0)
+        usable = torch.where(weight > 0, loss, 0.0)
         finite = torch.isfinite(norm) & torch.isfinite(usable.sum())
         # A fused optimizer leaves parameters and state alone where this is 1, with no look from the host.
         self.optimizer.found_inf = (~finite).float()  # pyright: ignore[reportAttributeAccessIssue]
         self.optimizer.step()
-        state.batch, state.loss, state.scalars = batch, loss, scalars
         state.grad_norm, state.finite = norm, finite
 
+    def _outcome(
+        self, batch: Batch, loss: Tensor, scalars: dict[str, Tensor], state: RunState
+    ) -> tuple[Tensor, Tensor]:
+        """Note what the step was made of, from all processes; losses and weights of the global batch."""
+        mine = step_sum(state.step + 1, batch.index.numpy())
+        if self.group.world == 1:
+            state.index, state.loss, state.weight, state.scalars = batch.index, loss, batch.weight, scalars
+            state.ledger.add([mine])
+            return loss, batch.weight
+        index, losses, weight, sums, means = gather_outcome(self.group, batch.index, loss, batch.weight, mine, scalars)
+        state.index, state.loss, state.weight, state.scalars = index, losses, weight, means
+        state.ledger.add(sums)
+        return losses, weight
+
     def _try(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]] | None:
-        """``_gradients``, or None when the memory did not suffice; what it had taken is free again by then."""
+        """``_gradients``, or None when the memory of any process did not suffice; what it had taken is free again by
+        then. Memory that suffices once suffices for all steps of the same shape."""
+        done, enough = None, True
         try:
-            return self._gradients(batch, progress)
+            done = self._gradients(batch, progress)
         except torch.OutOfMemoryError:
-            return None
+            enough = False
+        if self.parallel.trial:
+            enough = all(gather_numbers(self.group, int(enough)))
+            if enough:
+                self.parallel.settle(-(-len(batch.index) // self.micro_batch))
+        elif not enough and self.group.world > 1:
+            raise TrainingError(
+                f"process {self.group.rank} ran out of memory on {self.config.device} in the middle of training, with "
+                f"{self.micro_batch} images at a time: go on with --resume --micro-batch {(self.micro_batch + 1) // 2}"
+            )
+        return done if enough else None
 
     def _gradients(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         self.optimizer.zero_grad(set_to_none=True)
         losses: list[Tensor] = []
         scalars: dict[str, Tensor] = {}
-        for part in split(batch, self.micro_batch):
+        parts = split(batch, self.micro_batch)
+        for number, part in enumerate(parts, 1):
             with autocast(self.config.precision, self.config.device):
-                out = self.objective.step(part, progress)
+                out = self.parallel.forward(part, progress, number == len(parts))
             # A sample that could not be read is black and has weight 0: it adds nothing.
-            ((out.loss * part.weight).sum() / self.config.batch_size).backward()
+            ((out.loss * part.weight).sum() / self.share).backward()
             losses.append(out.loss.detach())
             for name, value in out.scalars.items():
                 scalars[name] = scalars.get(name, 0.0) + value.detach() * (len(part.index) / len(batch.index))
@@ -106,12 +146,18 @@ def fit(
     hooks: Sequence[Hook],
     state: RunState,
     count: Callable[[int], int],
+    group: Group | None = None,
+    post: Post | None = None,
 ) -> RunState:
     """Train from ``state`` until the budget is spent; ``count(epoch)`` is the number of samples of an epoch.
 
-    Raises Interrupted after SIGINT or SIGTERM, with every hook closed (so the state is saved).
+    Every process of ``group`` calls it with its part of the stream and the same settings; hooks see the outcome of the
+    whole global batch on all of them, and those that write are given to process 0 alone. ``post`` brings it the others'
+    reports of samples. Raises Interrupted after SIGINT or SIGTERM to any of them, with every hook closed (so the state
+    is saved); what process 0 says is an ElsewhereError on the others.
     """
-    trainer = Trainer(objective, optimizer, config)
+    trainer = Trainer(objective, optimizer, config, group)
+    group = trainer.group
     objective.model.train()
     # Of a resumed run the length may be another one now.
     state.progress = config.budget.progress(state.epochs, state.samples, state.elapsed)
@@ -121,24 +167,39 @@ def fit(
             ends.callback(hook.close, state)
         ends.callback(batches.close)  # pyright: ignore[reportAttributeAccessIssue]
         began, before = time.monotonic(), state.elapsed
-        while state.progress < 1.0 and stop.received is None:
+        accord = Accord(group, stop, post, before)
+        while state.progress < 1.0 and not accord.stopped():
+            group.beat.at(state.step + 1, "waiting for data")
             batch, position = next(batches)
+            group.beat.at(state.step + 1, "training")
             state.whole = False
             state.lr = set_lr(optimizer, config.schedule, state.progress)
             trainer.step(batch, state)
             state.step += 1
             state.position = position
             state.samples += config.batch_size
-            state.ledger = chain(state.ledger, step_sum(state.step, batch.index.numpy()))
-            state.elapsed = before + time.monotonic() - began
+            state.elapsed = accord.clock(before + time.monotonic() - began)
             # The order of an epoch that has not begun is not asked for: it may depend on losses not yet booked.
             share = position.consumed / count(position.epoch) if position.consumed else 0.0
             state.epochs = position.epoch + share
             state.progress = config.budget.progress(state.epochs, state.samples, state.elapsed)
             state.whole = True
-            for hook in hooks:
-                hook.after_step(state)
+            group.beat.at(state.step, "records")
+            _after_step(hooks, state, group)
+        accord.finish()
         state.finished = state.progress >= 1.0
         if not state.finished:
-            raise Interrupted(f"stopped after step {state.step}; continue with --resume", stop.exit_code)
+            code = 128 + (accord.signal or 0)
+            if not group.is_main:
+                raise ElsewhereError(code)
+            raise Interrupted(f"stopped after step {state.step}; continue with --resume", code)
     return state
+
+
+def _after_step(hooks: Sequence[Hook], state: RunState, group: Group) -> None:
+    """The hooks; training that cannot go on ends on all processes alike, and process 0 says why."""
+    try:
+        for hook in hooks:
+            hook.after_step(state)
+    except TrainingError as e:
+        raise e if group.is_main else ElsewhereError(e.exit_code) from e

@@ -73,7 +73,28 @@ class Schedule:
         return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
 
 
-def set_lr(optimizer: torch.optim.Optimizer, schedule: Schedule, progress: float) -> float:
+@dataclass(frozen=True)
+class StepSchedule:
+    """Linear warm-up from ``start`` times the rate over a share of training, then the rate, multiplied by ``factor``
+    at each of ``milestones`` (shares of training)."""
+
+    lr: float
+    milestones: tuple[float, ...]
+    factor: float = 0.1
+    warmup: float = 0.0
+    start: float = 1e-6
+
+    def at(self, progress: float) -> float:
+        """Learning rate at ``progress`` in [0, 1]."""
+        lr = self.lr * self.factor ** sum(progress >= m - 1e-9 for m in self.milestones)
+        share = progress / self.warmup if progress < self.warmup else 1.0
+        return lr * (self.start + (1 - self.start) * share)
+
+
+AnySchedule = Schedule | StepSchedule
+
+
+def set_lr(optimizer: torch.optim.Optimizer, schedule: AnySchedule, progress: float) -> float:
     """Set every group's rate, each times its ``lr_scale`` (layer decay); returns the unscaled rate."""
     lr = schedule.at(progress)
     for group in optimizer.param_groups:

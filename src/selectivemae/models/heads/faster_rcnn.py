@@ -42,7 +42,7 @@ class FasterRCNN(nn.Module):
         keys: Tensor,
         sizes: list[tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
-        """Four losses, each (B,) float32; the mean over the batch of their sum is the published loss.
+        """Four losses, each (B,) float32, of every image alone; the published loss is the mean of their sum.
 
         images (B, C, H, W) normalised; boxes float (G, 4) and labels int64 (G,) of every image, G may be 0;
         keys (B,) int64 choose what is sampled; ``sizes`` are (height, width) inside a padded batch, by default all of

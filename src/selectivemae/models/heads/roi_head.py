@@ -104,7 +104,7 @@ class RoIHead(nn.Module):
     def losses(
         self, maps: list[Tensor], proposals: list[Tensor], boxes: list[Tensor], labels: list[Tensor], keys: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Score and box loss (B,) each; their means are the sums over the batch / sampled regions of the batch.
+        """Score and box loss (B,) each: the sums over an image's sampled regions / their number (see ``RPN.losses``).
 
         Objects are added to the proposals, so that there are positives from the first step on.
         """
@@ -120,17 +120,16 @@ class RoIHead(nn.Module):
         logits, deltas = self.forward(maps, rois)
         score_loss, box_loss, start = [], [], 0
         for i, found in enumerate(rois):
-            stop, n = start + len(found), positives[i]
+            stop, n, count = start + len(found), positives[i], max(len(found), 1)
             wanted = torch.full((len(found),), self.classes, device=logits.device)
             wanted[:n] = labels[i][matches[i]]
-            score_loss.append(F.cross_entropy(logits[start:stop], wanted, reduction="sum"))
+            score_loss.append(F.cross_entropy(logits[start:stop], wanted, reduction="sum") / count)
             own = wanted[:n] if self.rules.by_class else torch.zeros_like(wanted[:n])
             delta = deltas[start : start + n].gather(1, own[:, None, None].expand(-1, 1, self.numbers))[:, 0]
             target = self.encode(found[:n], boxes[i][matches[i]])
-            box_loss.append(smooth_l1(delta, target, self.rules.beta).sum())
+            box_loss.append(smooth_l1(delta, target, self.rules.beta).sum() / count)
             start = stop
-        share = len(rois) / max(start, 1)
-        return torch.stack(score_loss) * share, torch.stack(box_loss) * share
+        return torch.stack(score_loss), torch.stack(box_loss)
 
     @torch.no_grad()
     def predict(self, maps: list[Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detected]:

@@ -109,24 +109,25 @@ class RPN(nn.Module):
         sizes: list[tuple[int, int]],
         keys: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Score and box loss (B,) each; their means are the sums over the batch / sampled anchors of the batch.
+        """Score and box loss (B,) each: the sums over an image's sampled anchors / their number.
 
-        boxes: objects (G, ·) of every image; keys (B,) int64 choose the sampled anchors.
+        boxes: objects (G, ·) of every image; keys (B,) int64 choose the sampled anchors. The published divisor is the
+        number sampled on a device, and a device has one image there; so a loss is no matter of the rest of the batch.
         """
         all_logits, all_deltas, all_anchors = torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(anchors)
-        score_loss, box_loss, count = [], [], 0
+        score_loss, box_loss = [], []
         for i, objects in enumerate(boxes):
             matched = self._match(all_anchors, objects, sizes[i])
             positive, negative = sample(matched, self.rules.sampled, self.rules.share, keys[i : i + 1], _PURPOSE)
-            count += len(positive) + len(negative)
             chosen = torch.cat((positive, negative))
+            count = max(len(chosen), 1)
             wanted = torch.zeros(len(chosen), device=chosen.device)
             wanted[: len(positive)] = 1
-            score_loss.append(F.binary_cross_entropy_with_logits(all_logits[i, chosen], wanted, reduction="sum"))
+            score = F.binary_cross_entropy_with_logits(all_logits[i, chosen], wanted, reduction="sum")
+            score_loss.append(score / count)
             target = self.encode(all_anchors[positive], objects[matched[positive]])
-            box_loss.append(smooth_l1(all_deltas[i, positive], target, self.rules.beta).sum())
-        share = len(boxes) / max(count, 1)
-        return torch.stack(score_loss) * share, torch.stack(box_loss) * share
+            box_loss.append(smooth_l1(all_deltas[i, positive], target, self.rules.beta).sum() / count)
+        return torch.stack(score_loss), torch.stack(box_loss)
 
     @torch.no_grad()
     def _match(self, anchors: Tensor, objects: Tensor, size: tuple[int, int]) -> Tensor:

@@ -21,6 +21,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
+from scipy import ndimage
 
 from selectivemae.core.errors import DecodeError
 
@@ -268,18 +269,12 @@ def _is_deep(data: bytes, kind: str) -> bool:
 
 def _reached_from_border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The part of a mask (h, w) that is 4-connected with its border within the mask."""
-    reached = mask.copy()
-    reached[1:-1, 1:-1] = False
-    while True:
-        grown = reached.copy()
-        grown[1:] |= reached[:-1]
-        grown[:-1] |= reached[1:]
-        grown[:, 1:] |= reached[:, :-1]
-        grown[:, :-1] |= reached[:, 1:]
-        grown &= mask
-        if (grown == reached).all():
-            return reached
-        reached = grown
+    labels, count = ndimage.label(mask)
+    touching = np.zeros(count + 1, bool)
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        touching[edge] = True
+    touching[0] = False
+    return touching[labels]
 
 
 def _rasterio() -> ModuleType | None:

@@ -7,6 +7,7 @@ the old content or the new one, never a half.
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import uuid
@@ -17,6 +18,7 @@ from pathlib import Path
 from selectivemae.core.errors import OutputError
 
 SUMS = "SHA256SUMS"
+_ABOUT = "about.json"
 
 
 def cannot_write(error: OSError, path: Path) -> OutputError:
@@ -47,6 +49,16 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         _sync(path.parent)
     except OSError as e:
         temporary.unlink(missing_ok=True)
+        raise cannot_write(e, path) from e
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Flush a finished file and give it its name. OutputError on a full disk or missing permission."""
+    try:
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as e:
         raise cannot_write(e, path) from e
 
 
@@ -160,6 +172,38 @@ def prepare_output(out: Path, *, resume: bool, overwrite: bool, marker: str) -> 
         probe.unlink()
     except OSError as e:
         raise cannot_write(e, out) from e
+
+
+def prepare_parts(out: Path, about: dict[str, str], *, resume: bool, overwrite: bool) -> Path:
+    """The folder ``OUT.parts`` in which a file is made, ready; it says in ``about.json`` what it is made of.
+
+    ``resume`` goes on with one that a stopped run left, if it was made of the same; ``overwrite`` begins anew and lets
+    ``out`` be replaced. OutputError when what is there is not to be touched.
+    """
+    parts = out.with_name(out.name + ".parts")
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} is there already: replace it with --overwrite, or name another")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out.parent} is no folder; make it, or name another --out")
+    try:
+        if parts.exists():
+            if overwrite:
+                shutil.rmtree(parts)
+            elif not resume:
+                raise OutputError(f"{parts} is of a stopped run: go on with --resume, or begin anew with --overwrite")
+            else:
+                file = parts / _ABOUT
+                before = json.loads(file.read_text()) if file.is_file() else about
+                differing = [k for k in about if before.get(k) != about[k]]
+                if differing:
+                    raise OutputError(
+                        f"{parts} was begun with other {', '.join(differing)}: give the same settings, or --overwrite"
+                    )
+        parts.mkdir(exist_ok=True)
+    except OSError as e:
+        raise cannot_write(e, parts) from e
+    atomic_write(parts / _ABOUT, json.dumps(about))
+    return parts
 
 
 def _empty(content: list[Path]) -> None:

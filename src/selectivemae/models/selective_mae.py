@@ -112,7 +112,7 @@ class SelectiveMAE(MaskedAutoencoder):
             return visible, draw_targets(targets_by, noise_key, visible, self.number, how.mode)
         by = targets_by if how.for_targets == how.richness else self.richness(images, how.richness)
         with torch.autocast(images.device.type, enabled=False):  # the same choice in every precision of training
-            tokens = self.embed(patches.float())
+            tokens = self.patch_embed(patches.float()).add_(self.positions)
         visible = select_visible(tokens, by, noise_key, phase, self.number, how.mode)
         return visible, draw_targets(targets_by, noise_key, visible, self.number, how.mode)
 

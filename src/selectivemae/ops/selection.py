@@ -11,6 +11,7 @@ from torch import Tensor
 
 from selectivemae.core.errors import ConfigError
 from selectivemae.ops.noise import gumbel, uniform
+from selectivemae.ops.patches import take
 
 SEEDS, EXPANSION, TARGETS = 1, 2, 3  # purposes of noise
 TIE = 1e-5  # similarities closer than this count as equal: matrix products differ in the last bits by batch size
@@ -106,7 +107,8 @@ def select(
 def select_visible(tokens: Tensor, logits: Tensor, key: Tensor, phase: Tensor, number: Counts, mode: str) -> Tensor:
     """The visible ids (B, V) of ``select`` alone."""
     with torch.autocast(tokens.device.type, enabled=False):
-        unit = torch.nn.functional.normalize(tokens.float(), dim=-1)
+        tokens = tokens.float()
+        inverse = torch.linalg.vector_norm(tokens, dim=-1).clamp_min(1e-12).reciprocal()
         chosen = draw(logits, key, SEEDS, number.seeds, mode)
         taken = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, chosen, True)
         noise = uniform(key, EXPANSION, number.patches)
@@ -115,8 +117,9 @@ def select_visible(tokens: Tensor, logits: Tensor, key: Tensor, phase: Tensor, n
         for n in number.rounds:
             if n == 0:
                 continue
-            anchors = unit.gather(1, fresh.unsqueeze(-1).expand(-1, -1, unit.shape[-1]))
-            to_fresh = torch.bmm(unit, anchors.transpose(1, 2)).amax(dim=2)
+            # Cosines without a normalised copy of all tokens: unit anchors first, a token's own length last.
+            anchors = take(tokens, fresh) * inverse.gather(1, fresh).unsqueeze(-1)
+            to_fresh = torch.bmm(tokens, anchors.transpose(1, 2)).amax(dim=2) * inverse
             highest = torch.maximum(highest, torch.round(to_fresh / TIE) * TIE)
             fresh = _expand(highest, noise, taken, n, phase)
             taken = taken.scatter(1, fresh, True)

@@ -26,14 +26,15 @@ OPTIONS = {
         mask-ratio reconstruction-ratio richness target-richness richness-mode temperature order phase-boundaries
         epochs samples-seen minutes batch-size micro-batch
         lr base-lr lr-scale-by-tokens min-lr warmup-epochs weight-decay betas clip-grad prune-ratio prune-until
-        crop-scale turns device precision workers seed
+        crop-scale turns device precision workers seed bf16-gradients meet-timeout hang-timeout
         log-every checkpoint-minutes checkpoint-steps keep keep-every probe-data probe-every picture-every track
     """,
     "probe": f"{COMMON} data layout image-size pool k seed baselines workers device",
     "demo": "data json minutes out overwrite quiet seed",
-    "inspect": "text",
+    "inspect": "data out query text top weights",
     "data list": "json",
     "data get": "json out quiet",
+    "data pack": "channels data-root json out overwrite quiet resume size workers",
     "data check": "json quiet sample threads",
     "curate run": """
         against chunk-members chunk-mib config dry-run encoding json max-quarantine name out overwrite

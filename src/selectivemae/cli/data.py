@@ -1,17 +1,19 @@
 """``selectivemae data``: known corpora and data sets, fetching one, and what a folder or archive holds."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from selectivemae.cli.common import Json, Quiet, print_json
+from selectivemae.cli.common import Json, Overwrite, Quiet, Resume, print_json
 from selectivemae.core.errors import ConfigError
 from selectivemae.core.progress import ProgressLine
+from selectivemae.data.pack_config import PackConfig
 
 app = App(
     name="data",
-    help="Known data sets: list them, fetch one; check what a folder or archive holds.",
+    help="Known data sets: list them, fetch one; check what a folder or archive holds; decode it once and for all.",
     help_format="plaintext",
     help_epilogue="Example: selectivemae data check images/",
 )
@@ -56,6 +58,42 @@ def get(
     then = f"; now {entry.then}" if entry.then else ""
     print(f"{folder}: {entry.title} is here and whole{then}\nlicence: {entry.licence}")
     print(f"use it with --data {entry.name} --data-root {out}")
+
+
+@app.command
+def pack(
+    data: Annotated[list[str], Parameter(help="Folders, archives or shards of images, or known names")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="Folder of the pack")],
+    settings: Annotated[PackConfig | None, Parameter(name="*")] = None,
+    data_root: Annotated[Path | None, Parameter(help="Folder of known data sets given by name")] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Decode images once and keep their pixels, shrunk, in plain tars: training then only crops and resizes.
+
+    Example: selectivemae data pack OpticalRS-4M.zip --size 256 --out opticalrs-256
+    """
+    from selectivemae.data.pack import pack as pack_all
+
+    with ProgressLine("pack", quiet=quiet or json) as line:
+        packed = pack_all(
+            data,
+            out,
+            settings or PackConfig(),
+            data_root=data_root,
+            resume=resume,
+            overwrite=overwrite,
+            say=line.update,
+        )
+    if json:
+        print_json(asdict(packed))
+        return
+    left_out = f"; {packed.dropped} cannot be decoded: {out / 'dropped.csv'}" if packed.dropped else ""
+    print(f"{out}: {packed.images:,} images, {packed.bytes / 1e9:.2f} GB{left_out}\nuse it with --data {out}")
 
 
 @app.command

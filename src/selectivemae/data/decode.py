@@ -2,7 +2,8 @@
 
 The kind is told by content, never by name. JPEG goes through simplejpeg (strict: a cut file is an error, not a grey
 area), PNG, GIF, BMP, WebP and 8-bit JPEG 2000 through Pillow, TIFF and everything of more than 8 bits and more than
-one band through rasterio (extra ``[geo]``). The size is read from the header before any pixel is allotted.
+one band through rasterio (extra ``[geo]``); binary pixmaps (PPM, PGM) are pixels already. The size is read from the
+header before any pixel is allotted.
 
 Orientation flags (EXIF) are ignored everywhere: pixels come as they are stored. Overhead images have no "up", and
 annotations, footprints and hashes refer to the stored pixels.
@@ -13,9 +14,10 @@ Reasons: ``empty``, ``not_an_image``, ``truncated``, ``corrupt``, ``bomb``, ``an
 
 import importlib
 import io
+import re
 import warnings
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import simplejpeg
@@ -44,11 +46,13 @@ _PILLOW_FORMAT = {
 }
 _DRIVER = {"png": "PNG", "tiff": "GTiff", "jpeg2000": "JP2OpenJPEG"}
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_PIXMAP = re.compile(rb"P([56])\s+(?:#[^\n]*\n\s*)*(\d{1,9})\s+(\d{1,9})\s+255\s")
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def header(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int, str]:
-    """Width, height and kind (``jpeg``, ``png``, ``gif``, ``bmp``, ``webp``, ``jpeg2000``, ``tiff``) from the header.
+    """Width, height and kind (``jpeg``, ``png``, ``gif``, ``bmp``, ``webp``, ``jpeg2000``, ``tiff``,
+    ``pixmap``) from the header.
 
     Raises DecodeError for bytes that are no image and for images of more than ``max_pixels`` pixels (``bomb``).
     """
@@ -59,6 +63,8 @@ def header(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int, str]:
         except ValueError as error:
             _fail_jpeg(error)
         width, height = int(columns), int(rows)
+    elif kind == "pixmap":
+        width, height, _, _ = _pixmap(data)
     elif kind == "tiff" and (rasterio := _rasterio()):
         width, height = _raster_size(rasterio, data, kind)
     else:
@@ -90,6 +96,12 @@ def decode(
             return fit_channels(pixels, channels)
         except ValueError as error:
             _fail_jpeg(error)
+    if kind == "pixmap":
+        _, _, bands, start = _pixmap(data)
+        if len(data) - start < width * height * bands:
+            raise DecodeError("truncated", f"the pixmap ends after {len(data) - start} bytes of pixels")
+        pixels = np.frombuffer(data, np.uint8, width * height * bands, start).reshape(height, width, bands)
+        return fit_channels(pixels, channels)
     if kind == "tiff" or _is_deep(data, kind):
         if rasterio := _rasterio():
             return fit_channels(_decode_raster(rasterio, data, kind), channels)
@@ -139,6 +151,8 @@ def sniff(data: bytes) -> str:
         return "png"
     if data.startswith(_TIFF_HEADS):
         return "tiff"
+    if data.startswith((b"P5", b"P6")):
+        return "pixmap"
     if data.startswith((b"GIF87a", b"GIF89a")):
         return "gif"
     if data.startswith(b"BM"):
@@ -185,6 +199,15 @@ def stretch(bands: NDArray[Any], valid: NDArray[np.bool_]) -> UInt8:
         scaled = (bands.astype(np.float32) - low) * (255 / span)
     scaled = np.where(valid[..., None], scaled, 0)
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def _pixmap(data: bytes) -> tuple[int, int, int, int]:
+    """Width, height, channels, and where the pixels begin, of a binary PPM or PGM with 8 bits a sample."""
+    match = _PIXMAP.match(data, 0, 512)
+    if match is None:
+        raise DecodeError("unsupported", "the pixmap has no header of 8-bit samples (P5 or P6, size, 255)")
+    kind, width, height = (int(number) for number in match.groups())
+    return width, height, 1 if kind == 5 else 3, match.end()
 
 
 def _open_pillow(data: bytes, kind: str) -> ImageFile.ImageFile:
@@ -269,7 +292,7 @@ def _is_deep(data: bytes, kind: str) -> bool:
 
 def _reached_from_border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The part of a mask (h, w) that is 4-connected with its border within the mask."""
-    labels, count = ndimage.label(mask)
+    labels, count = cast(tuple[NDArray[np.int32], int], ndimage.label(mask))
     touching = np.zeros(count + 1, bool)
     for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
         touching[edge] = True

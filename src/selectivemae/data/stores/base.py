@@ -7,9 +7,7 @@ from typing import Protocol
 Progress = Callable[[str, int], None]  # (name of the container, entries indexed so far)
 Skipped = list[tuple[str, str]]  # (member, reason)
 
-IMAGE_SUFFIXES = frozenset(
-    [b"jpg", b"jpeg", b"jpe", b"jfif", b"png", b"bmp", b"gif", b"webp", b"tif", b"tiff", b"jp2", b"j2k", b"jpx", b"jpf"]
-)
+IMAGE_SUFFIXES = frozenset(b"jpg jpeg jpe jfif png bmp gif webp tif tiff jp2 j2k jpx jpf ppm pgm".split())
 _DRIVE = re.compile(rb"[A-Za-z]:[\\/]")
 
 

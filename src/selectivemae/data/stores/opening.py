@@ -92,6 +92,9 @@ def _open_folder(origin: str, name: str, files: Files, progress: Progress | None
         if not shards:
             raise StoreError(f"{origin}: is a corpus without shards; finish or verify it")
         return _open_all({f"{name}/{shard}": os.path.join(origin, shard) for shard in shards}, files, progress)
+    pack = os.path.join(origin, "pack.json")
+    if os.path.exists(pack) and not _is_whole(pack):
+        raise StoreError(f"{origin}: is a pack that is not whole; go on with data pack --resume")
     store = FolderStore(origin, name, files, progress)
     if len(store):
         return store
@@ -100,6 +103,12 @@ def _open_folder(origin: str, name: str, files: Files, progress: Progress | None
     if not archives:
         return store
     return _open_all({f"{name}/{member}": os.path.join(origin, member) for member in archives}, files, progress)
+
+
+def _is_whole(pack: str) -> bool:
+    """Whether the description of a pack says how many images it holds, which is written last."""
+    with open(pack, encoding="utf-8") as file:
+        return "images" in file.read()
 
 
 def _side_index(origin: str, files: Files) -> LocalFile | None:

@@ -21,7 +21,8 @@ def guarded(call: Callable[[], Any], usage_error: type[Exception]) -> int:
         result = call()
         return result if isinstance(result, int) and not isinstance(result, bool) else 0
     except UserError as e:
-        _say(str(e))
+        if str(e):  # what another process of the same training says need not be said twice
+            _say(str(e))
         return e.exit_code
     except usage_error as e:
         _say(_usage(e))

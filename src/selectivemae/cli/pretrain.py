@@ -11,6 +11,8 @@ from selectivemae.core.progress import duration
 from selectivemae.pretrain.config import PretrainConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from selectivemae.models.masked import MaskedAutoencoder
     from selectivemae.pretrain.probe_hook import Probe
     from selectivemae.pretrain.run import RunResult
@@ -36,6 +38,7 @@ def pretrain(
     """
     set_up_logging(quiet, verbose)
     given = settings.given() if settings else {}
+    from selectivemae.distributed.group import Group
     from selectivemae.engine.folder import saved_settings
 
     saved: dict = {}
@@ -53,6 +56,8 @@ def pretrain(
             print(planned.text())
         return
     result = run(settled, resume=resume, overwrite=overwrite, quiet=quiet)
+    if not Group.from_environment().is_main:
+        return
     if json:
         print_json(asdict(result))
         return
@@ -68,17 +73,22 @@ def run(config: PretrainConfig, *, resume: bool = False, overwrite: bool = False
     """Pre-train as ``config`` says, with the probe that it asks for and a report page: ``selectivemae.pretrain``.
 
     ``resume`` continues the folder's run exactly (or begins it, when there is none yet); ``overwrite`` replaces it.
-    Raises UserError subclasses for everything that a user can mend; Interrupted after a signal, with the state saved.
+    Where torchrun or Slurm has started several processes, all of them make this call and train together. Raises
+    UserError subclasses for everything that a user can mend; Interrupted after a signal, with the state saved.
     """
+    from selectivemae.engine.launch import processes
     from selectivemae.pretrain.run import pretrain as train
     from selectivemae.reports.page import write_report
 
-    return train(config, resume=resume, overwrite=overwrite, quiet=quiet, probe=knn_probe(config), report=write_report)
+    with processes(config.device, config.meet_timeout, config.hang_timeout) as group:
+        probe = knn_probe(config, group.device) if group.is_main else None
+        how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "quiet": quiet}
+        return train(config, **how, probe=probe, report=write_report, group=group)
 
 
-def knn_probe(config: PretrainConfig) -> "Probe | None":
-    """The probe that ``--probe-data`` asks for: kNN accuracy of the encoder as it is. DataError at once when the data
-    do not do."""
+def knn_probe(config: PretrainConfig, device: "torch.device | None" = None) -> "Probe | None":
+    """The probe that ``--probe-data`` asks for: kNN accuracy of the encoder as it is, on ``device`` (by default
+    the settings'). DataError at once when the data do not do."""
     if config.probe_data is None:
         return None
     import torch
@@ -91,7 +101,7 @@ def knn_probe(config: PretrainConfig) -> "Probe | None":
     workers = auto_workers() if config.workers == "auto" else config.workers
     how = ProbeConfig(data=config.probe_data, workers=workers)
     open_labelled(config.probe_data, how.seed)
-    device = choose_device(config.device)
+    where = device or choose_device(config.device)
 
     def probe(model: "MaskedAutoencoder") -> dict[str, float]:
         made = model.config
@@ -104,6 +114,6 @@ def knn_probe(config: PretrainConfig) -> "Probe | None":
             "mean": made.mean,
             "std": made.std,
         }
-        return {"knn": round(knn_accuracy(encoder, how, device), 2)}
+        return {"knn": round(knn_accuracy(encoder, how, where), 2)}
 
     return probe

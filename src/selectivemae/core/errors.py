@@ -51,6 +51,18 @@ class TrainingError(UserError):
     """Training cannot go on: repeated non-finite losses, a dead worker."""
 
 
+class ProcessError(UserError):
+    """Processes of one training that do not meet, or of which one is gone or hangs."""
+
+
+class ElsewhereError(UserError):
+    """Another process of the same training failed and says so; here there is nothing more to say."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("")
+        self.exit_code = exit_code
+
+
 class Interrupted(UserError):  # noqa: N818 (it is no error)
     """A signal asked the work to stop; its state is saved."""
 

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 from selectivemae.core.errors import CheckpointError
 from selectivemae.core.files import atomic_folder, atomic_write, check_sums, remove_temporaries
+from selectivemae.distributed.gather import broadcast_data, broadcast_tensors
+from selectivemae.distributed.group import Group
 from selectivemae.engine.state import BaseHook, RunState
 
 log = logging.getLogger("selectivemae")
@@ -139,6 +141,18 @@ def newest_checkpoint(root: Path) -> tuple[Checkpoint | None, list[str]]:
     if folders:
         raise CheckpointError(f"no whole checkpoint is left: {'; '.join(problems)}")
     return None, problems
+
+
+def share_checkpoint(found: Checkpoint | None, group: Group) -> Checkpoint | None:
+    """What process 0 has read, on all processes."""
+    if group.world == 1:
+        return found
+    said = broadcast_data(group, None if found is None else {"folder": str(found.folder), "state": found.state})
+    if said is None:
+        return None
+    parts = [found.model, found.optimizer, found.stream] if found else [{}, {}, {}]
+    model, optimizer, stream = (broadcast_tensors(group, part) for part in parts)
+    return Checkpoint(Path(said["folder"]), model, optimizer, stream, said["state"])
 
 
 def restore_model(checkpoint: Checkpoint | None, model: nn.Module) -> RunState:

@@ -1,20 +1,26 @@
 """What every run's folder has beside checkpoints: what made it, its log, the check that a resume is the same run."""
 
+import hashlib
+import json
 import logging
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from selectivemae.core.config import read_yaml
+from selectivemae.core.config import read_yaml, write_settled
 from selectivemae.core.errors import CheckpointError
+from selectivemae.core.files import locked, prepare_output, remove_temporaries, writing
 from selectivemae.core.version import __version__
 from selectivemae.data.stores import Store
+from selectivemae.distributed.gather import same_everywhere, together
+from selectivemae.distributed.group import Group
+from selectivemae.engine.checkpoint import Checkpoint, newest_checkpoint, share_checkpoint
 
 CONFIG = "config.yaml"
 
@@ -81,6 +87,50 @@ def check_same_data(saved: dict[str, Any], store: Store, folder: Path) -> None:
             f"the data changed since {folder} was written ({before['samples']} samples then, {len(store)} now): "
             "a resume would not be exact; restore the data, or begin a new run in another --out"
         )
+
+
+@contextmanager
+def open_run(
+    out: Path,
+    settled: dict[str, Any],
+    keys: Sequence[str],
+    store: Store,
+    group: Group,
+    *,
+    resume: bool,
+    overwrite: bool,
+    command: str,
+) -> Iterator[Checkpoint | None]:
+    """A run's folder, held for this run: emptied, begun or continued as asked for, with ``config.yaml`` and its log.
+
+    Gives the newest whole checkpoint of a continued run, on all processes of ``group``; files are process 0's matter. A
+    group that its launcher has restarted continues what it began. OutputError, CheckpointError (another run's settings
+    by ``keys``, other data), ConfigError (processes that see other data or settings).
+    """
+    resume, overwrite = resume or group.attempt > 0, overwrite and group.attempt == 0
+    digest = hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()
+    same_everywhere(
+        group, {"data": store.fingerprint[:16], "settings": digest[:16], "version of selectivemae": __version__}
+    )
+    with ExitStack() as stack:
+        found, problems = None, []
+        with together(group):
+            if group.is_main:
+                prepare_output(out, resume=resume, overwrite=overwrite, marker=CONFIG)
+                stack.enter_context(writing(out))
+                stack.enter_context(locked(out))
+                remove_temporaries(out)
+                if resume:
+                    check_same_run(out, settled, keys)
+                    found, problems = newest_checkpoint(out / "checkpoints")
+                if found:
+                    check_same_data(found.state, store, found.folder)
+                # Before any other file: a folder with it is ours, even when the run is killed in the next moment.
+                write_settled(out / CONFIG, settled, about(command))
+                stack.enter_context(log_file(out / "log.txt"))
+                for problem in problems:
+                    log.warning("%s; going on from the one before", problem)
+        yield share_checkpoint(found, group)
 
 
 def default_micro_batch(batch_size: int, device: torch.device) -> int:

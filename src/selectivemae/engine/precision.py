@@ -8,10 +8,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from selectivemae.core.errors import ConfigError
 
 
-def choose_device(name: str) -> torch.device:
-    """``auto`` is the first GPU where there is one, else the CPU. ConfigError for a device that is not there."""
+def choose_device(name: str, local_rank: int | None = None) -> torch.device:
+    """``auto`` is the first GPU where there is one, else the CPU; of several processes (``local_rank`` on this machine)
+    each gets the GPU of its number. ConfigError for a device that is not there."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if local_rank is not None:
+        if name.startswith("cuda:"):
+            raise ConfigError(f"--device {name} is one GPU for several processes: use cuda, and each gets its own")
+        # Slurm may show each process its own GPU only, as the first.
+        shown = torch.cuda.device_count() if name == "cuda" else 0
+        name = f"cuda:{0 if shown == 1 and local_rank else local_rank}" if name == "cuda" else name
     try:
         device = torch.device(name)
     except RuntimeError as e:

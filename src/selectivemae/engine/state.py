@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from selectivemae.data.batch import Batch, Position
+from selectivemae.data.ledger import Ledger
 
 
 @dataclass
@@ -44,10 +45,11 @@ class RunState:
     elapsed: float = 0.0  # seconds of training, all sessions together
     epochs: float = 0.0  # epochs done, with the fraction of the running one
     progress: float = 0.0  # share of training done, in [0, 1]
-    ledger: int = 0  # running digest of the samples of every step
-    # of the last step
-    batch: Batch | None = None
+    ledger: Ledger = field(default_factory=Ledger)  # running digest of the samples of every step
+    # of the last step, B samples of all processes in the order of the global batch
+    index: Tensor | None = None  # (B,) int64 places of the samples
     loss: Tensor | None = None  # (B,) per sample, on the device
+    weight: Tensor | None = None  # (B,) of the samples' losses, on the device
     grad_norm: Tensor | None = None  # 0-dim, on the device
     finite: Tensor | None = None  # 0-dim bool, on the device
     lr: float = 0.0
@@ -69,7 +71,7 @@ class RunState:
             "elapsed_s": round(self.elapsed, 3),
             "epochs": self.epochs,
             "progress": self.progress,
-            "ledger": f"{self.ledger:016x}",
+            "ledger": f"{self.ledger.digest:016x}",
         }
 
     @classmethod
@@ -82,7 +84,7 @@ class RunState:
             elapsed=saved["elapsed_s"],
             epochs=saved["epochs"],
             progress=saved["progress"],
-            ledger=int(saved["ledger"], 16),
+            ledger=Ledger(int(saved["ledger"], 16)),
         )
 
 

@@ -83,6 +83,9 @@ class PretrainConfig(Settings):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="Of matrix products")
     workers: int | Literal["auto"] = Field(default="auto", description="Processes that decode images")
+    bf16_gradients: bool = Field(default=False, description="Gradients travel between processes as bfloat16")
+    meet_timeout: Positive = Field(default=300.0, description="Seconds within which all processes must have met")
+    hang_timeout: Positive = Field(default=1800.0, description="Seconds after which one that stands still ends the job")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Of weights, order, crops and selection")
     # records
     log_every: Count | None = Field(default=None, description="Steps between lines of metrics (CPU 1, GPU 20)")

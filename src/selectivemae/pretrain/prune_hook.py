@@ -1,4 +1,8 @@
-"""Books the losses of samples for pruning."""
+"""Books the losses of samples for pruning.
+
+Every process books those of all: the engine gathers each step's losses with their int64 samples, so the tables are
+equal to that of one process (method.md, section 5), and so are the draws that they lead to.
+"""
 
 import torch
 from torch import Tensor
@@ -20,8 +24,9 @@ class PruneHook(BaseHook):
     def after_step(self, state: RunState) -> None:
         """Keep the step's losses."""
         assert state.loss is not None
-        assert state.batch is not None
-        self._pending.append((state.batch.index, state.loss, state.batch.weight))
+        assert state.index is not None
+        assert state.weight is not None
+        self._pending.append((state.index, state.loss, state.weight))
         if len(self._pending) >= 64:
             self.flush()
 
@@ -30,7 +35,7 @@ class PruneHook(BaseHook):
         pending, self._pending = self._pending, []
         if not pending:
             return
-        index = torch.cat([i for i, _, _ in pending]).numpy()
+        index = torch.cat([i for i, _, _ in pending]).cpu().numpy()
         loss = torch.cat([loss for _, loss, _ in pending]).float().cpu().numpy()
         weight = torch.cat([w for _, _, w in pending]).cpu().numpy()
         good = (weight > 0) & (loss < float("inf"))

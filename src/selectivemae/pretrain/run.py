@@ -16,10 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from selectivemae.core.config import write_settled
-from selectivemae.core.files import locked, prepare_output, remove_temporaries, writing
 from selectivemae.core.progress import ProgressLine
 from selectivemae.core.records import Quarantine
 from selectivemae.data.augment import CentreCrop, RandomCrop
@@ -28,20 +24,18 @@ from selectivemae.data.loader import EverySample, Loader, Order
 from selectivemae.data.pixels import Task, check_usable
 from selectivemae.data.pruning import PrunedOrder
 from selectivemae.data.stores import Store, open_stores
-from selectivemae.engine.checkpoint import (
-    Checkpoint,
-    newest_checkpoint,
-    restore_hooks,
-    restore_model,
-    restore_optimizer,
-)
-from selectivemae.engine.folder import CONFIG, about, check_same_data, check_same_run, default_micro_batch, log_file
+from selectivemae.distributed.gather import together
+from selectivemae.distributed.group import Group
+from selectivemae.engine.accord import Post
+from selectivemae.engine.checkpoint import Checkpoint, restore_hooks, restore_model, restore_optimizer
+from selectivemae.engine.folder import default_micro_batch, open_run
 from selectivemae.engine.hooks.checkpoint import CheckpointHook
 from selectivemae.engine.hooks.guard import GuardHook, bad_step_report
 from selectivemae.engine.hooks.progress import ProgressHook
 from selectivemae.engine.hooks.records import RecordHook
 from selectivemae.engine.loop import FitConfig, fit
 from selectivemae.engine.optim import adamw
+from selectivemae.engine.parallel import same_weights
 from selectivemae.engine.precision import choose_device, resolve_precision
 from selectivemae.engine.state import BaseHook, RunState
 from selectivemae.models.create import create_model
@@ -81,38 +75,34 @@ def pretrain(
     quiet: bool = False,
     probe: Probe | None = None,
     report: Report | None = None,
+    group: Group | None = None,
     command: str = "",
 ) -> RunResult:
     """Pre-train as ``config`` says and leave a run folder behind; the command ``pretrain`` is this call.
 
     ``resume`` continues the folder's run exactly (or begins it, when there is none yet); ``probe`` is called with the
-    model every ``probe_every`` epochs; ``report`` with the folder whenever there are new pictures. Raises UserError
-    subclasses for everything that a user can mend; Interrupted after a signal, with the state saved.
+    model every ``probe_every`` epochs; ``report`` with the folder whenever there are new pictures. Every process of
+    ``group`` makes this call, on the device that the group names; process 0 alone writes. Raises UserError subclasses
+    for everything that a user can mend; Interrupted after a signal, with the state saved.
     """
-    config = settle(config)
-    out = config.out
-    assert out is not None
-    check_trackers(config.track)
-    device = choose_device(config.device)
-    model = create_model(**model_arguments(config))
-    store = open_stores(resolve_all(config.data, config.data_root))
-    check_usable(Task(store, config.image_size, config.channels, CentreCrop()))
-    if config.init and not (resume and any((out / "checkpoints").glob("step-*"))):
-        begin_from(model, config.init, log.info)
-    prepare_output(out, resume=resume, overwrite=overwrite, marker=CONFIG)
-    with writing(out), ExitStack() as stack:
-        stack.enter_context(locked(out))
-        remove_temporaries(out)
-        if resume:
-            check_same_run(out, config.settled(), IDENTITY)
-        checkpoint, problems = newest_checkpoint(out / "checkpoints") if resume else (None, [])
-        if checkpoint:
-            check_same_data(checkpoint.state, store, checkpoint.folder)
-        stack.enter_context(log_file(out / "log.txt"))
-        for problem in problems:
-            log.warning("%s; going on from the one before", problem)
-        run = _Run(config, out, store, model, device, checkpoint, quiet)
-        write_settled(out / CONFIG, config.settled(), about(command))
+    group = group or Group.single(choose_device(config.device))
+    with together(group):
+        config = settle(config)
+        out = config.out
+        assert out is not None
+        group.share(config.batch_size, "--batch-size")
+        check_trackers(config.track)
+        model = create_model(**model_arguments(config))
+        store = open_stores(resolve_all(config.data, config.data_root))
+        check_usable(Task(store, config.image_size, config.channels, CentreCrop()))
+        goes_on = (resume or group.attempt > 0) and any((out / "checkpoints").glob("step-*"))
+        if config.init and group.is_main and not goes_on:
+            begin_from(model, config.init, log.info)
+    folder = open_run(
+        out, config.settled(), IDENTITY, store, group, resume=resume, overwrite=overwrite, command=command
+    )
+    with folder as checkpoint, ExitStack() as stack:
+        run = _Run(config, out, store, model, group, checkpoint, quiet)
         return run.train(stack, probe, report)
 
 
@@ -124,23 +114,25 @@ class _Run:
     out: Path
     store: Store
     model: MaskedAutoencoder
-    device: torch.device
+    group: Group
     checkpoint: Checkpoint | None
     quiet: bool
     state: RunState = field(init=False)
 
     def __post_init__(self) -> None:
+        self.device = self.group.device
         self.state = restore_model(self.checkpoint, self.model)
         self.model.to(self.device)
+        if self.checkpoint is None:  # process 0 may have begun from a file
+            same_weights(self.model, self.group)
         self.objective = PretrainObjective(self.model, self.config.weight_decay)
         self.optimizer = adamw(self.objective.parameter_groups(), self.config.betas)
         if self.checkpoint:
             restore_optimizer(self.optimizer, self.model, self.checkpoint.optimizer)
         self.pruning = self._pruning() if self.config.prune_ratio else None
         self.order: Order = self.pruning.order if self.pruning else EverySample(self.config.seed, len(self.store))
-        resumed = self.state.step if self.checkpoint else None
-        self.metrics = open_metrics(self.out, resumed, self.config.track, self.config.settled())
         self.quarantine = Quarantine(self.out / "quarantine.csv")
+        self.post = Post(self.group, self._on_bad)
 
     def _pruning(self) -> PruneHook:
         """The pruned order, behind the hook that books losses for it."""
@@ -176,16 +168,16 @@ class _Run:
                 workers=config.workers,
                 device=self.device,
                 order=self.order,
-                on_bad=self._on_bad,
+                on_bad=self.post,
+                rank=self.group.rank,
+                world=self.group.world,
             )
         )
-        stack.callback(self.metrics.close)
-        line = stack.enter_context(ProgressLine("pre-training", quiet=self.quiet))
-        hooks, records = self._hooks(loader, line, probe)
-        hooks.append(self._pictures(report))  # the last: what it shows is saved by then
+        hooks = self._hooks(stack, loader, probe, report) if self.group.is_main else self._silent_hooks()
+        restore_hooks(self.checkpoint, hooks)
         number = self.model.number
         log.info(
-            "%s %s: of %d patches %d are seen and %d rebuilt; %d images; %s on %s",
+            "%s %s: of %d patches %d are seen and %d rebuilt; %d images; %s on %s%s",
             config.method,
             self.model.config.arch.name,
             number.patches,
@@ -194,25 +186,56 @@ class _Run:
             len(self.store),
             precision,
             self.device,
+            f", {self.group.world} processes" if self.group.world > 1 else "",
         )
-        micro = config.micro_batch or default_micro_batch(config.batch_size, self.device)
+        micro = config.micro_batch or default_micro_batch(config.batch_size // self.group.world, self.device)
         schedule = schedule_of(config, len(self.store))
         fit_config = FitConfig(
-            budget_of(config), schedule, config.batch_size, micro, self.device, precision, config.clip_grad
+            budget_of(config),
+            schedule,
+            config.batch_size,
+            micro,
+            self.device,
+            precision,
+            config.clip_grad,
+            config.bf16_gradients,
         )
-        state = fit(self.objective, self.optimizer, loader, fit_config, hooks, self.state, self.order.count)
+        state = fit(
+            self.objective,
+            self.optimizer,
+            loader,
+            fit_config,
+            hooks,
+            self.state,
+            self.order.count,
+            self.group,
+            self.post,
+        )
         if self.quarantine.rows:
             log.warning(
                 "%d of %d files cannot be used: %s", len(self.quarantine.rows), len(self.store), self.quarantine.path
             )
-        loss = records.last.get("loss")
+        loss = next((h.last.get("loss") for h in hooks if isinstance(h, RecordHook)), None)
         return RunResult(
             self.out, state.step, state.epochs, state.samples, state.elapsed, loss, len(self.quarantine.rows)
         )
 
-    def _hooks(self, loader: Loader, line: ProgressLine, probe: Probe | None) -> tuple[list[BaseHook], RecordHook]:
+    @property
+    def _every(self) -> int:
+        """Steps between looks at the device."""
+        return self.config.log_every or (1 if self.device.type == "cpu" else 20)
+
+    def _silent_hooks(self) -> list[BaseHook]:
+        """Of the processes beside process 0: they book losses and notice bad steps as it does, and write nothing."""
+        pruning: list[BaseHook] = [self.pruning] if self.pruning else []
+        return [*pruning, GuardHook(lambda step, samples: None, self._every)]
+
+    def _hooks(self, stack: ExitStack, loader: Loader, probe: Probe | None, report: Report | None) -> list[BaseHook]:
         config = self.config
-        every = config.log_every or (1 if self.device.type == "cpu" else 20)
+        resumed = self.state.step if self.checkpoint else None
+        metrics = open_metrics(self.out, resumed, config.track, config.settled())
+        stack.callback(metrics.close)
+        line = stack.enter_context(ProgressLine("pre-training", quiet=self.quiet))
 
         def more(state: RunState) -> dict[str, Any]:
             figures: dict[str, Any] = {"wait_s": round(loader.wait_seconds, 3)}
@@ -220,15 +243,15 @@ class _Run:
                 figures["phase"] = self._phase(state)
             return figures
 
-        records = RecordHook(self.metrics, every, more)
+        records = RecordHook(metrics, self._every, more)
         hooks: list[BaseHook] = [records]
         if self.pruning:
             hooks.append(self.pruning)
         hooks.append(
-            GuardHook(bad_step_report(self.metrics, self.store.id, self.state), every)
+            GuardHook(bad_step_report(metrics, self.store.id, self.state), self._every)
         )  # after all that books a step: it may end training
         if probe:
-            hooks.append(ProbeHook(probe, self.model, self.metrics, config.probe_every))
+            hooks.append(ProbeHook(probe, self.model, metrics, config.probe_every))
         hooks.append(ProgressHook(line, records))
         hooks.append(
             CheckpointHook(
@@ -247,8 +270,8 @@ class _Run:
                 saved_step=self.state.step if self.checkpoint else None,
             )
         )
-        restore_hooks(self.checkpoint, hooks)
-        return hooks, records
+        hooks.append(self._pictures(report))  # the last: what it shows is saved by then
+        return hooks
 
     def _pictures(self, report: Report | None) -> PictureHook:
         config = self.config

@@ -47,8 +47,8 @@ class GuardHook(BaseHook):
         """Keep the step's flag; look at the flags when it is time. Raises TrainingError."""
         assert state.finite is not None
         assert state.loss is not None
-        assert state.batch is not None
-        self._pending.append((state.step, state.finite, state.loss, state.batch.index))
+        assert state.index is not None
+        self._pending.append((state.step, state.finite, state.loss, state.index))
         if len(self._pending) >= self.every:
             self._look()
         if self._too_many is not None:
@@ -73,6 +73,7 @@ class GuardHook(BaseHook):
                 self._in_a_row = 0
                 continue
             self._in_a_row += 1
+            index = index.cpu()
             culprits = index[~loss.isfinite().cpu()]
             # Finite losses with a gradient that is not: any of the batch may be the cause.
             self.report(step, (culprits if len(culprits) else index).tolist())

@@ -30,11 +30,11 @@ class RecordHook(BaseHook):
     def after_step(self, state: RunState) -> None:
         """Add a step's mean loss to the window; write a line when it is full."""
         assert state.loss is not None
-        assert state.batch is not None
+        assert state.weight is not None
         if not self._started:
             # The first window of a session has no earlier line to measure its rate from.
             self._samples, self._elapsed, self._started = state.samples, state.elapsed, True
-        weight = state.batch.weight
+        weight = state.weight
         usable = torch.where(weight > 0, state.loss, 0.0).sum() / (weight > 0).sum().clamp(min=1)
         self._sum = self._sum + usable
         self._count += 1
@@ -49,7 +49,7 @@ class RecordHook(BaseHook):
             "lr": state.lr,
             "grad_norm": state.grad_norm.item(),
             "images_per_s": round((state.samples - self._samples) / seconds, 2) if seconds > 0 else None,
-            "ledger": f"{state.ledger:016x}",
+            "ledger": f"{state.ledger.digest:016x}",
         }
         self.last |= {k: v.item() for k, v in state.scalars.items()}
         self.last |= self.more(state) if self.more else {}

@@ -1,0 +1,129 @@
+"""Meeting the other processes, and leaving them."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
+from selectivemae.core.errors import ElsewhereError, Interrupted, ProcessError, UserError
+from selectivemae.distributed.group import Group
+from selectivemae.distributed.watch import Watch
+
+_GRACE = 3.0  # seconds that the host of the meeting place stays longer, so that the others can still read why
+
+
+@contextmanager
+def joined(group: Group, meet: float = 300.0, hang: float = 1800.0) -> Iterator[Group]:
+    """A context in which the processes of ``group`` can talk: torch's process group, gloo between hosts and NCCL
+    between GPUs, made and destroyed. With one process there is nothing to do.
+
+    ProcessError when not all have come within ``meet`` seconds; names the address and who is missing. A process that
+    stands still for ``hang`` seconds is named by another one, and the job ends.
+    """
+    if group.world == 1:
+        yield group
+        return
+    store = _meet(group, meet)
+    if group.device.type == "cuda":
+        torch.cuda.set_device(group.device)
+    # The watch speaks first; torch's own time-out is for what it cannot see.
+    limit = timedelta(seconds=hang * 1.5 + 60)
+    backend = "cpu:gloo,cuda:nccl" if group.device.type == "cuda" else "gloo"
+    dist.init_process_group(
+        backend, store=PrefixStore("torch", store), rank=group.rank, world_size=group.world, timeout=limit
+    )
+    # A connection of its own: the first one may be held by a thread that waits.
+    line = TCPStore(group.address, group.port, group.world, False, timedelta(seconds=meet))
+    watch = Watch(PrefixStore(_attempt(group), line), group.rank, group.world, group.beat, hang)
+    group.beat.at(0, "beginning")
+    watch.start()
+    try:
+        yield group
+    except UserError as e:
+        if not isinstance(e, ElsewhereError | Interrupted):
+            _note(store, group)
+        raise
+    except RuntimeError as e:
+        raise _lost(store, group, e) from e
+    finally:
+        watch.stop()  # first: it shall not mistake the end for a loss
+        dist.destroy_process_group()
+        if group.is_main and not group.hosted and store.check(["failed"]):
+            time.sleep(_GRACE)
+
+
+def _attempt(group: Group) -> str:
+    """The heading of this attempt's notes in the store, which may outlive a restart."""
+    return f"attempt/{group.attempt}"
+
+
+def _note(store: Store, group: Group) -> None:
+    """Let the others know that this process failed and has said why; the first note stands."""
+    with suppress(RuntimeError):
+        store.compare_set("failed", "", str(group.rank))
+
+
+def _lost(store: Store, group: Group, error: RuntimeError) -> Exception:
+    """What an error of the network means: another process said why it left, or it is gone without a word.
+
+    An error that has nothing to do with other processes stays what it is.
+    """
+    if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+        _note(store, group)
+        return error
+    try:
+        store.wait(["failed"], timedelta(seconds=_GRACE))
+        return ElsewhereError(ProcessError.exit_code)
+    except RuntimeError:
+        first = str(error).splitlines()[0].strip()
+        return ProcessError(
+            f"process {group.rank} lost another one in step {group.beat.step} ({first}): look at the log of "
+            "the one that is gone; go on with --resume"
+        )
+
+
+def _meet(group: Group, seconds: float) -> Store:
+    """The store that all processes have found within ``seconds``. ProcessError, with the address, when not."""
+    where = f"{group.address}:{group.port}"
+    host = group.is_main and not group.hosted
+    wait = timedelta(seconds=seconds)
+    began = time.monotonic()
+    try:
+        tcp = TCPStore(group.address, group.port, group.world, host, wait, wait_for_workers=False)
+        # A restarted group meets at the same place, where the notes of the one before still lie.
+        store = PrefixStore(_attempt(group), tcp)
+        store.set(f"here/{group.rank}", f"{socket.gethostname()}:{os.getpid()}")
+    except RuntimeError as e:  # the errors of torch's network are all of this type
+        why = "the port is taken" if "EADDRINUSE" in str(e) else "nobody answers there"
+        raise ProcessError(
+            f"process {group.rank} of {group.world} cannot meet the others at {where} within {seconds:g} s ({why}): "
+            "look at MASTER_ADDR and MASTER_PORT, and at the first process"
+        ) from e
+    keys = [f"here/{rank}" for rank in range(group.world)]
+    left = max(1.0, seconds - (time.monotonic() - began)) + (_GRACE if host else 0)
+    try:
+        store.wait(keys, timedelta(seconds=left))
+    except RuntimeError as e:
+        raise _missing(group, store, keys, where, seconds) from e
+    return store
+
+
+def _missing(group: Group, store: Store, keys: list[str], where: str, seconds: float) -> Exception:
+    try:
+        missing = [rank for rank, key in enumerate(keys) if not store.check([key])]
+    except RuntimeError:
+        return ProcessError(f"process 0 at {where} has left while process {group.rank} waited for the others")
+    here = [rank for rank in range(group.world) if rank not in missing]
+    if group.rank != (here or [0])[0]:
+        return ElsewhereError(ProcessError.exit_code)
+    names = ", ".join(str(rank) for rank in missing[:8]) + (" …" if len(missing) > 8 else "")
+    return ProcessError(
+        f"process {names} of {group.world} did not come to {where} within {seconds:g} s: "
+        "look at the log of its machine, and that every machine runs the command"
+    )

@@ -1,0 +1,129 @@
+"""Several processes train as one does: same losses, same samples, and what goes wrong in one is known to all."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rank_runs import outcome, ranks, train, write_images
+from tiny_runs import weights
+
+from selectivemae.engine.checkpoint import newest_checkpoint
+
+pytestmark = pytest.mark.slow
+
+MANY: dict[str, Any] = {"batch_size": 8, "samples_seen": 96, "epochs": None, "checkpoint_steps": 3}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def one(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process, with pruning."""
+    folder = tmp_path_factory.mktemp("runs")
+    (result,) = ranks(1, folder, train, images, folder / "one", prune_ratio=0.4, **MANY)
+    assert result["result"]["steps"] == 12, result
+    return folder / "one"
+
+
+def check_same(run: Path, one: Path, tolerance: float) -> None:
+    """Losses, gradient norms and samples of every step are those of one process."""
+    (got, ledger), (wanted, wanted_ledger) = outcome(run), outcome(one)
+    assert got.keys() == wanted.keys()
+    for name in ("loss", "grad_norm"):
+        differences = [abs(got[s][name] - wanted[s][name]) / abs(wanted[s][name]) for s in wanted]
+        assert differences[0] < 1e-5, name
+        assert max(differences) < tolerance, name
+    assert [got[s]["ledger"] for s in wanted] == [wanted[s]["ledger"] for s in wanted]
+    assert ledger == wanted_ledger
+
+
+@pytest.mark.parametrize(("world", "micro_batch"), [(2, None), (4, 1)])
+def test_the_same_losses_and_samples_as_one_process(
+    images: Path, one: Path, tmp_path: Path, world: int, micro_batch: int | None
+) -> None:
+    done = ranks(
+        world, tmp_path / "notes", train, images, tmp_path / "run", prune_ratio=0.4, micro_batch=micro_batch, **MANY
+    )
+    assert [d["result"]["steps"] for d in done] == [12] * world
+    check_same(tmp_path / "run", one, 0.02)
+
+
+def test_from_one_to_two_processes_and_back_in_the_middle_of_an_epoch(images: Path, one: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for world, step in ((1, 2), (2, 6), (1, None)):
+        # The last process gets SIGTERM: all stop after the same step, and the state is saved.
+        misbehave = {"what": "terminate", "rank": world - 1, "step": step}
+        done = ranks(
+            world, tmp_path / "notes", train, images, out, resume=True, misbehave=misbehave, prune_ratio=0.4, **MANY
+        )
+        if step is None:
+            assert done[0]["result"]["steps"] == 12
+            continue
+        assert [d["code"] for d in done] == [143] * world
+        assert [bool(d["error"]) for d in done] == [True, False][:world]  # process 0 alone says it
+        saved, _ = newest_checkpoint(out / "checkpoints")
+        assert saved is not None
+        assert saved.state["step"] == step + world  # several agree while they do one step more
+    check_same(out, one, 0.02)
+
+
+def test_a_step_that_is_not_finite_in_one_process_is_skipped_by_all(images: Path, tmp_path: Path) -> None:
+    misbehave = {"what": "poison", "rank": 1, "step": 3}
+    done = ranks(2, tmp_path / "notes", train, images, tmp_path / "run", misbehave=misbehave, **MANY)
+    assert [d["result"]["steps"] for d in done] == [12, 12]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (event,) = [r for r in lines if r["kind"] == "event"]
+    assert (event["event"], event["step"]) == ("not_finite", 4)
+    assert all(v.isfinite().all() for v in weights(tmp_path / "run").values())
+
+
+def test_out_of_memory_in_one_process_halves_the_micro_batch_of_all(images: Path, one: Path, tmp_path: Path) -> None:
+    misbehave = {"what": "memory", "rank": 1, "fits": 1}
+    done = ranks(2, tmp_path / "notes", train, images, tmp_path / "run", misbehave=misbehave, prune_ratio=0.4, **MANY)
+    assert [d["result"]["steps"] for d in done] == [12, 12]
+    check_same(tmp_path / "run", one, 0.02)
+
+
+def test_an_unusable_file_that_another_process_meets_is_in_the_quarantine(images: Path, tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data")
+    (data / "part0" / "000.jpg").write_bytes(b"no image")
+    (data / "part1" / "001.jpg").write_bytes(b"neither")
+    done = ranks(2, tmp_path / "notes", train, data, tmp_path / "run", **MANY)
+    assert done[0]["result"]["bad"] == 2
+    rows = (tmp_path / "run" / "quarantine.csv").read_text().splitlines()[1:]
+    single = ranks(1, tmp_path / "notes", train, data, tmp_path / "single", **MANY)
+    assert single[0]["result"]["bad"] == 2
+    assert rows == (tmp_path / "single" / "quarantine.csv").read_text().splitlines()[1:]  # as often, too
+
+
+def test_what_does_not_fit_is_said_once(images: Path, tmp_path: Path) -> None:
+    done = ranks(2, tmp_path / "notes", train, images, tmp_path / "run", **MANY | {"batch_size": 7})
+    assert [d["code"] for d in done] == [2, 2]
+    assert done[0]["error"] == "--batch-size 7 cannot be divided among 2 processes: use a multiple, such as 6"
+    assert done[1]["kind"] == "ElsewhereError"
+    assert not (tmp_path / "run").exists()
+
+
+def other_data(images: Path, others: Path, out: Path) -> dict[str, Any]:
+    """A training whose second process sees other data."""
+    return train(images if os.environ["RANK"] == "0" else others, out, **MANY)
+
+
+def test_processes_that_see_other_data_are_named(images: Path, tmp_path: Path) -> None:
+    others = write_images(tmp_path / "others", n=19)
+    done = ranks(2, tmp_path / "notes", other_data, images, others, tmp_path / "run")
+    assert re.match(r"process 1 on .* has other data than process 0 on ", done[0]["error"])
+    assert done[1]["kind"] == "ElsewhereError"
+
+
+def test_an_error_of_one_process_ends_all(images: Path, tmp_path: Path) -> None:
+    misbehave = {"what": "error", "rank": 1, "step": 5}
+    done = ranks(2, tmp_path / "notes", train, images, tmp_path / "run", misbehave=misbehave, **MANY)
+    assert done[1]["error"] == "the disk of this process is gone"
+    assert (done[0]["kind"], done[0]["error"]) == ("ElsewhereError", "")

@@ -20,8 +20,8 @@ from selectivemae.data.batch import Position
 from selectivemae.data.loader import cut
 from selectivemae.models import vit
 from selectivemae.tasks.classify.config import ClassifyConfig, EvaluateConfig
-from selectivemae.tasks.classify.data import TrainingOrder
 from selectivemae.tasks.classify.evaluate import evaluate_run
+from selectivemae.tasks.order import TrainingOrder
 
 QUIET: dict[str, Any] = {"rand_augment": "none", "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, "smoothing": 0.0}
 

@@ -1,16 +1,13 @@
 """Labelled images for training: which are in the training part, in which order, with which label."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from selectivemae.core.errors import ConfigError, DataError
-from selectivemae.core.order import Int64, epoch_order, mix
+from selectivemae.core.order import mix
 from selectivemae.data.batch import Batch, Position, Stream
 from selectivemae.data.labels import TEST, TRAIN, Labelled, read_labels, require_parts
 from selectivemae.data.lists import find_lists, read_lists
@@ -46,34 +43,6 @@ def open_classes(settings: LabelSettings, parts: tuple[int, ...] = (TRAIN,)) -> 
     if not len(labelled.of(TEST)[0]):
         raise DataError(f"{settings.data} has no test image ({labelled.how})")
     return store, labelled
-
-
-@dataclass(frozen=True)
-class TrainingOrder:
-    """The training part's samples in every epoch, freshly shuffled.
-
-    With ``drop_last`` an epoch is as many whole batches of ``batch_size`` as there are, its last samples by lot left
-    out; a part smaller than one batch is taken whole, and batches then reach into the next epoch.
-    """
-
-    index: Int64  # (n,) places in the store
-    seed: int
-    batch_size: int
-    drop_last: bool = True
-    barrier: bool = False
-
-    def count(self, epoch: int) -> int:
-        """Samples of an epoch."""
-        n = len(self.index)
-        return n // self.batch_size * self.batch_size if self.drop_last and n >= self.batch_size else n
-
-    def samples(self, epoch: int, positions: Int64) -> Int64:
-        """Store places (B,) at positions (B,) of the epoch."""
-        return self.index[epoch_order(self.seed, epoch, positions, len(self.index))]
-
-    def weights(self, epoch: int, indices: Int64) -> NDArray[np.float32]:
-        """Ones."""
-        return np.ones(len(indices), np.float32)
 
 
 class LabelledStream:

@@ -19,12 +19,13 @@ from selectivemae.engine.optim import Budget, Schedule
 from selectivemae.engine.precision import choose_device, resolve_precision
 from selectivemae.tasks.classify.augment import Finishing
 from selectivemae.tasks.classify.config import ClassifyConfig
-from selectivemae.tasks.classify.data import LabelledStream, TrainingOrder, open_classes
+from selectivemae.tasks.classify.data import LabelledStream, open_classes
 from selectivemae.tasks.classify.evaluate import Predictions, predict, write_evaluation
 from selectivemae.tasks.classify.metrics import Figures, figures
 from selectivemae.tasks.classify.mixing import Mixing
 from selectivemae.tasks.classify.model import ClassifyObjective, build_classifier, metadata, save_classifier
 from selectivemae.tasks.common import EVALUATION_FOLDER, add_drop_path
+from selectivemae.tasks.order import TrainingOrder
 from selectivemae.tasks.training import each_seed, train, write_summary
 
 log = logging.getLogger("selectivemae")

@@ -1,7 +1,7 @@
 """Features of many images as one Parquet file, in parts that a stopped run leaves behind and goes on from.
 
 F.parquet              id (string), vector (fixed-size list of float32); in the order of ids. Its schema's metadata say
-                       weights, architecture, pool, image size and the data's fingerprint
+                       weights, architecture, pool, image size, and of the data their fingerprint and where they lay
 F.parquet.quarantine.csv   images that could not be read: id, reason (only if there are any)
 F.parquet.parts/       while it is made: about.json, part-00000.parquet, part-00000.csv ...
 """
@@ -9,6 +9,7 @@ F.parquet.parts/       while it is made: about.json, part-00000.parquet, part-00
 import csv
 import io
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from selectivemae.core.errors import ConfigError, DataError, OutputError
-from selectivemae.core.files import atomic_write, locked
+from selectivemae.core.errors import ConfigError, DataError
+from selectivemae.core.files import atomic_write, locked, prepare_parts
 from selectivemae.core.order import Int64
 from selectivemae.core.progress import ProgressLine
 from selectivemae.data.reading import read_images
@@ -29,8 +30,6 @@ from selectivemae.data.stores import Store, open_stores
 from selectivemae.probing.embed_config import EmbedConfig
 from selectivemae.probing.features import encoder_describer
 from selectivemae.probing.knn import Float32
-
-ABOUT = "about.json"
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ def embed(
         "image_size": str(size),
         "part_size": str(config.part_size),
         "data": store.fingerprint,
-        "state": _digest(encoder),
+        "state": digest(encoder),
     }
-    parts = _prepare(config.out, about, resume, overwrite)
+    parts = prepare_parts(config.out, about, resume=resume, overwrite=overwrite)
     describe = encoder_describer(encoder.to(device).eval(), device, config.pool)
     with locked(parts), ProgressLine("embedding", quiet=quiet) as line:
         resumed = 0
@@ -95,46 +94,33 @@ def embed(
                 line.update(int(index[chunk[-1]] + 1 if len(chunk) else begin) / len(store), f"{len(store)} images")
             atomic_write(path.with_suffix(".csv"), _csv(bad))  # first: the part says that both are there
             _write_part(path, store, np.concatenate(places) if places else np.empty(0, np.int64), vectors)
-        result = _join(parts, config.out, about, resumed)
+        lay = json.dumps([os.path.abspath(path) if Path(path).exists() else path for path in config.data])
+        result = _join(parts, config.out, about | {"paths": lay}, resumed)
     shutil.rmtree(parts)
     return result
 
 
-def read_features(path: Path) -> tuple[list[str], Float32, dict[str, str]]:
-    """Ids (N), vectors (N, E) and what the file says of itself. DataError for a file that is no such thing."""
+def open_features(path: Path) -> tuple[pq.ParquetFile, dict[str, str]]:
+    """A file of features, nothing of it read yet, and what it says of itself.
+
+    DataError for a file that is no such thing.
+    """
     try:
-        table = pq.read_table(path)
+        file = pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as e:
         raise DataError(f"cannot read features from {path}: {e}") from e
-    if table.schema.names[:2] != ["id", "vector"]:
-        raise DataError(f"{path} has the columns {table.schema.names}, not id and vector: was it made by embed?")
+    schema = file.schema_arrow
+    if schema.names[:2] != ["id", "vector"] or not pa.types.is_fixed_size_list(schema.field("vector").type):
+        raise DataError(f"{path} has the columns {schema.names}, not id and vector: was it made by embed?")
+    return file, {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
+
+
+def read_features(path: Path) -> tuple[list[str], Float32, dict[str, str]]:
+    """Ids (N), vectors (N, E) and what the file says of itself. DataError for a file that is no such thing."""
+    file, about = open_features(path)
+    table = file.read()
     flat = table["vector"].combine_chunks().flatten().to_numpy()
-    metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    return table["id"].to_pylist(), flat.reshape(len(table), -1), metadata
-
-
-def _prepare(out: Path, about: dict[str, str], resume: bool, overwrite: bool) -> Path:
-    """The folder of parts, ready. OutputError when what is there is not to be touched."""
-    parts = out.with_name(out.name + ".parts")
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out} is there already: replace it with --overwrite, or name another")
-    if not out.parent.is_dir():
-        raise OutputError(f"{out.parent} is no folder; make it, or name another --out")
-    if parts.exists():
-        if overwrite:
-            shutil.rmtree(parts)
-        elif not resume:
-            raise OutputError(f"{parts} is of a stopped run: go on with --resume, or begin anew with --overwrite")
-        else:
-            before = json.loads((parts / ABOUT).read_text()) if (parts / ABOUT).is_file() else about
-            differing = [k for k in about if before.get(k) != about[k]]
-            if differing:
-                raise OutputError(
-                    f"{parts} was begun with other {', '.join(differing)}: give the same settings, or --overwrite"
-                )
-    parts.mkdir(exist_ok=True)
-    atomic_write(parts / ABOUT, json.dumps(about))
-    return parts
+    return table["id"].to_pylist(), flat.reshape(len(table), -1), about
 
 
 def _write_part(path: Path, store: Store, places: Int64, vectors: list[Float32]) -> None:
@@ -177,7 +163,7 @@ def _csv(rows: list[tuple[str, str]]) -> str:
     return text.getvalue()
 
 
-def _digest(encoder: nn.Module) -> str:
+def digest(encoder: nn.Module) -> str:
     """A sum over all weights that tells one state from another: features of two encoders must not be mixed."""
     total = sum(float(value.double().abs().sum()) for value in encoder.state_dict().values())
     return f"{total:.12e}"

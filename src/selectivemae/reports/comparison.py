@@ -16,6 +16,7 @@ from pathlib import Path
 
 from selectivemae.core.files import atomic_write
 from selectivemae.core.statistics import mean_deviation
+from selectivemae.reports.html import fill
 from selectivemae.reports.published import COLUMNS, ROW_NOTES, column, published_cells, published_rows
 
 NAME = "comparison"
@@ -125,12 +126,8 @@ def as_csv(findings: Sequence[Finding]) -> str:
 
 def as_html(findings: Sequence[Finding]) -> str:
     """Everything as one page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("selectivemae.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("comparison.html").render(
+    return fill(
+        "comparison.html",
         published=published_table(findings),
         others=other_table(findings),
         protocol=protocol_table(findings),

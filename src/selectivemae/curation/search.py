@@ -23,7 +23,7 @@ UInt32 = NDArray[np.uint32]
 
 BITS = 63  # the first of the 64 is always 0
 TABLE_BITS = 24  # longest bucket address: a table of 2**24 places, 64 MiB
-BLOCK_ROWS = 1 << 16
+BLOCK_ROWS = 1 << 13
 TILE = 1 << 18  # pairs compared in one step
 HOT_RUN = 100_000  # a bucket this full is worth a word in the report
 
@@ -168,31 +168,78 @@ class _Bands:
     def __init__(self, count: int, intact: int, right: int) -> None:
         edges = [round(i * BITS / count) for i in range(count + 1)]
         self.masks = [((1 << (b - a)) - 1) << a for a, b in pairwise(edges)]
-        self.pieces = [(a, b - a) for a, b in pairwise(edges)]
+        self.edges = edges
         self.sets = list(combinations(range(count), intact))
         self.address_bits = min(TABLE_BITS, right.bit_length() + 2)  # more places than codes would be empty
 
-    def address(self, codes: UInt64, chosen: tuple[int, ...]) -> UInt32:
-        """Bucket of each code: the bits of the chosen bands side by side, at most ``address_bits`` of them."""
-        out = np.zeros(codes.shape, np.uint64)
+    def fields(self, chosen: tuple[int, ...]) -> list[tuple[int, int]]:
+        """(shift, mask) whose results side by side are the bucket's address: one for each run of adjacent bands."""
+        out: list[tuple[int, int]] = []
         used = 0
-        for band in chosen:
-            shift, width = self.pieces[band]
-            width = min(width, self.address_bits - used)
-            out |= ((codes >> np.uint64(shift)) & np.uint64((1 << width) - 1)) << np.uint64(used)
+        runs = [band for band in chosen if band - 1 not in chosen]
+        for first in runs:
+            last = first
+            while last + 1 in chosen:
+                last += 1
+            width = min(self.edges[last + 1] - self.edges[first], self.address_bits - used)
+            out.append((self.edges[first] - used, ((1 << width) - 1) << used))
             used += width
-        return out.astype(np.uint32)
+        return out
 
     def table_size(self, chosen: tuple[int, ...]) -> int:
-        return 1 << min(sum(self.pieces[band][1] for band in chosen), self.address_bits)
+        return 1 << sum(mask.bit_count() for _, mask in self.fields(chosen))
 
     def first_intact(self, difference: UInt64, chosen: tuple[int, ...]) -> NDArray[np.bool_]:
         """True where the chosen bands are the first K without a difference."""
-        first = np.ones(len(difference), bool)
-        for band in range(chosen[-1] + 1):
-            intact = (difference & np.uint64(self.masks[band])) == 0
-            first &= intact if band in chosen else ~intact
+        first = (difference & np.uint64(sum(self.masks[band] for band in chosen))) == 0
+        for band in range(chosen[-1]):
+            if band not in chosen:
+                first &= (difference & np.uint64(self.masks[band])) != 0
         return first
+
+
+def _address(codes: UInt64, fields: list[tuple[int, int]]) -> UInt64:
+    out = (codes >> np.uint64(fields[0][0])) & np.uint64(fields[0][1])
+    for shift, mask in fields[1:]:
+        part = codes >> np.uint64(shift)
+        part &= np.uint64(mask)
+        out |= part
+    return out
+
+
+class _Buckets:
+    """The right side in the order of buckets: ``codes`` (m,) and the rows they come from (m,).
+
+    ``spans`` holds for each address where its bucket starts (low half) and how many it holds (high half): one look
+    in the table, one miss of the cache.
+    """
+
+    def __init__(self, right: UInt64, fields: list[tuple[int, int]], size: int) -> None:
+        self.right, self.fields = right, fields
+        keys = np.concatenate([_address(part, fields).astype(np.uint32) for part in _slices(right)])
+        self.rows = _radix_argsort(keys)
+        number = np.bincount(keys, minlength=size)
+        del keys
+        self.spans = (np.cumsum(number) - number).view(np.uint64) | (number.view(np.uint64) << _HALF)
+        self.codes = right[self.rows]
+
+    def forget(self, low: int, high: int) -> None:
+        """Leave out rows ``low`` to ``high``: the next of those still there, as buckets keep the order of rows."""
+        step = np.uint64(2**64 + 1 - 2**32)  # start + 1, number - 1
+        np.add.at(self.spans, _address(self.right[low:high], self.fields).view(np.int64), step)
+
+    def look_up(self, codes: UInt64) -> tuple[Int64, Int64]:
+        """Start and number of the bucket of each code."""
+        span = self.spans.take(_address(codes, self.fields).view(np.int64), mode="clip")
+        return (span & _LOW).view(np.int64), (span >> _HALF).view(np.int64)
+
+
+_HALF, _LOW = np.uint64(32), np.uint64(2**32 - 1)
+
+
+def _slices(codes: UInt64) -> Iterator[UInt64]:
+    for low in range(0, len(codes), BLOCK_ROWS):
+        yield codes[low : low + BLOCK_ROWS]
 
 
 def _radix_argsort(keys: UInt32) -> UInt32:
@@ -216,50 +263,65 @@ def _join(
     intact = bands or intact_bands(count, len(right), threshold, left.shape[1])
     cut = _Bands(threshold + intact, intact, len(right))
     for chosen in cut.sets:
-        keys = cut.address(right, chosen)
-        order = _radix_argsort(keys)
-        bucketed = right[order]
-        ends = np.cumsum(np.bincount(keys, minlength=cut.table_size(chosen)), dtype=np.int64).astype(np.uint32)
-        begins = ends.copy()
-        begins[1:] = ends[:-1]
-        begins[0] = 0
+        buckets = _Buckets(right, cut.fields(chosen), cut.table_size(chosen))
         for low in range(0, count, BLOCK_ROWS):
             high = min(low + BLOCK_ROWS, count)
-            if half:  # rows up to this block's first need no look: move the starts of their buckets past them
-                np.add.at(begins, keys[max(0, low - BLOCK_ROWS) : low], np.uint32(1))
-            block = np.asarray(left[low:high] if rows is None else left[rows[low:high]])
-            for found in _compare(block, begins, ends, bucketed, cut, chosen, threshold):
-                i, g, position, distance = found
-                j = order[position].astype(np.int64)
-                i = i.astype(np.int64) + low
-                keep = np.flatnonzero(i < j) if half else slice(None)
-                yield Matches(i[keep], j[keep], g[keep], distance[keep])
+            if half and low:  # pairs with rows before this block are known
+                buckets.forget(low - BLOCK_ROWS, low)
+            block = np.asarray(left[low:high] if rows is None else left.take(rows[low:high], axis=0)).reshape(-1)
+            which, position, difference = _compare(block, buckets, threshold)
+            first = np.flatnonzero(cut.first_intact(difference, chosen))
+            which, position, difference = which[first], position[first], difference[first]
+            i, g = np.divmod(which, left.shape[1])
+            i, j = i + low, buckets.rows[position].astype(np.int64)
+            keep = np.flatnonzero(i < j) if half else slice(None)
+            if len(i[keep]):
+                distance = np.bitwise_count(difference[keep])
+                yield Matches(i[keep], j[keep], g[keep].astype(np.uint8), distance)
 
 
-def _compare(
-    block: UInt64,
-    begins: UInt32,
-    ends: UInt32,
-    bucketed: UInt64,
-    cut: _Bands,
-    chosen: tuple[int, ...],
-    threshold: int,
-) -> Iterator[tuple[Int64, NDArray[np.uint8], Int64, NDArray[np.uint8]]]:
-    """Compare every code of ``block`` (b, G) with its bucket: (row, orientation, place in bucket order, distance)."""
-    codes = block.reshape(-1)
-    address = cut.address(codes, chosen)
-    start = begins[address]
-    number = ends[address] - start
-    busy = np.flatnonzero(number)
-    start, number = start[busy].astype(np.int64), number[busy].astype(np.int64)
+def _compare(codes: UInt64, buckets: _Buckets, threshold: int) -> tuple[Int64, Int64, UInt64]:
+    """Compare every one of ``codes`` (b,) with its bucket: (place in codes, place in bucket order, difference).
+
+    Codes with the fullest buckets come first, so that those with more than p to compare are the first so many: each
+    step compares these with the p-th of their bucket. When few are left, they are compared with all the rest at once.
+    """
+    start, number = buckets.look_up(codes)
+    deep = np.minimum(number, _DEEP)
+    order = np.argsort((_DEEP - deep).astype(np.uint16), kind="stable")
+    start, codes = start.take(order), codes.take(order)
+    longer = len(codes) - np.cumsum(np.bincount(deep, minlength=_DEEP))  # how many have more than p to compare
+    other, distance = np.empty_like(codes), np.empty(len(codes), np.uint8)
+    found: list[tuple[Int64, Int64, UInt64]] = []
+    depth = 0
+    while depth < _DEEP and (n := int(longer[depth])) >= _NARROW:
+        buckets.codes[depth:].take(start[:n], out=other[:n], mode="clip")
+        np.bitwise_xor(other[:n], codes[:n], out=other[:n])
+        np.bitwise_count(other[:n], out=distance[:n])
+        near = np.flatnonzero(distance[:n] <= threshold)
+        if len(near):
+            found.append((near, start[near] + depth, other[near]))
+        depth += 1
+    rest = order[: np.count_nonzero(number > depth)]
+    found += _compare_rest(codes, start + depth, number[rest] - depth, buckets, threshold)
+    which, position, difference = (np.concatenate(part) for part in zip(*found, strict=True)) if found else _NOTHING
+    return order[which], position, difference
+
+
+_NOTHING = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint64))
+_DEEP = 1000  # steps at most
+_NARROW = 4096  # codes that a step is worth while for
+
+
+def _compare_rest(
+    codes: UInt64, start: Int64, number: Int64, buckets: _Buckets, threshold: int
+) -> Iterator[tuple[Int64, Int64, UInt64]]:
+    """The same for the first codes, as many as ``number`` has: all pairs written out."""
     for low, high in _portions(number):
         each = number[low:high]
-        which = np.repeat(busy[low:high], each)
+        which = np.repeat(np.arange(low, high), each)
         place = np.arange(len(which)) + np.repeat(start[low:high] - (np.cumsum(each) - each), each)
-        difference = codes[which] ^ bucketed[place]
-        distance = np.bitwise_count(difference)
-        near = np.flatnonzero(distance <= threshold)
-        near = near[cut.first_intact(difference[near], chosen)]
+        difference = codes.take(which) ^ buckets.codes.take(place)
+        near = np.flatnonzero(np.bitwise_count(difference) <= threshold)
         if len(near):
-            orientation = (which[near] % block.shape[1]).astype(np.uint8)
-            yield which[near] // block.shape[1], orientation, place[near], distance[near]
+            yield which[near], place[near], difference[near]

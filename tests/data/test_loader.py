@@ -22,6 +22,7 @@ from selectivemae.core.errors import ConfigError, DataError, StoreError, Trainin
 from selectivemae.core.order import Int64
 from selectivemae.data.augment import RandomCrop
 from selectivemae.data.batch import Batch, Position
+from selectivemae.data.ledger import chain, combine, step_sum
 from selectivemae.data.loader import EverySample, Loader, auto_workers, cut
 from selectivemae.data.pixels import Task
 from selectivemae.data.stores import Store, open_store
@@ -125,6 +126,29 @@ def test_ranks_share_each_global_step() -> None:
             assert after == part_after
             assert torch.equal(batch.index[r::2], part.index)
             assert torch.equal(batch.images[r::2], part.images)
+
+
+def test_an_epoch_over_changing_workers_and_ranks() -> None:
+    """2 -> 1 -> 4 workers, then 1 -> 2 ranks, in the middle of an epoch: each sample once, and the same ledger."""
+    store, size, steps = MemoryStore(64), 4, 16
+
+    def ledger(parts: list[list[np.ndarray]]) -> int:
+        digest = 0
+        for step, indices in enumerate(parts, 1):
+            digest = chain(digest, combine([step_sum(step, index) for index in indices]))
+        return digest
+
+    whole = [[batch.index.numpy()] for batch, _ in take(Loader(pixels(store), size, seed=3), Position(), steps)]
+    position, parts = Position(), []
+    for workers in (2, 1, 4):
+        with Loader(pixels(store), size, seed=3, workers=workers) as loader:
+            seen = list(itertools.islice(loader.batches(position), 4))
+        parts += [[batch.index.numpy()] for batch, _ in seen]
+        position = seen[-1][1]
+    ranks = [take(Loader(pixels(store), size, seed=3, rank=r, world=2), position, 4) for r in range(2)]
+    parts += [[rank[step][0].index.numpy() for rank in ranks] for step in range(4)]
+    assert Counter(np.concatenate([index for step in parts for index in step]).tolist()) == Counter(range(64))
+    assert ledger(parts) == ledger(whole)
 
 
 def test_workers_give_the_same_to_the_bit() -> None:

@@ -46,6 +46,10 @@ class Server(http.server.SimpleHTTPRequestHandler):
             self.send_error(int(fault) if fault else 404)
             return
         self.log.append(self.headers.get("Range", ""))
+        if fault == "garbled":
+            self.wfile.write(b"no HTTP at all\r\n\r\n")
+            self.close_connection = True
+            return
         data = path.read_bytes()
         first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
         body = data[int(first) : int(last) + 1 if last else None] if fault != "no ranges" else data
@@ -132,7 +136,7 @@ def test_shards_and_ranges_of_names_over_http(served: tuple[str, Path, list[str]
     assert log == [], "the side indexes are fetched once"
 
 
-@pytest.mark.parametrize("fault", ["500", "503", "429", "cut"])
+@pytest.mark.parametrize("fault", ["500", "503", "429", "cut", "garbled"])
 def test_what_fails_for_a_while_is_tried_again(served: tuple[str, Path, list[str], list[str]], fault: str) -> None:
     url, folder, faults, log = served
     (folder / "a.tar").write_bytes(tar_bytes(MEMBERS))

@@ -128,7 +128,13 @@ def persistently(url: str, action: Callable[[], _T]) -> _T:
 
 
 def _status(url: str, error: Exception) -> int:
-    """The HTTP status that a failure means; 0 if none."""
+    """The HTTP status that a failure means; 0 if none, as for an answer that is no HTTP (aiohttp says 400 then)."""
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        garbled = error.__cause__.__cause__
+    else:
+        garbled = error.__cause__
+    if type(garbled).__module__ == "aiohttp.http_exceptions":
+        return 0
     if isinstance(error, FileNotFoundError):
         # fsspec's HTTP file system calls every failed look-up "not found"; its cause tells what it was.
         if not url.startswith(("http://", "https://")) or error.__cause__ is None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from selectivemae.scenes.windows import Int64, ramp_weights
 
 BITS = 18  # of a value; 12 more are the weight's, so that a sum of weight 64 * 64 fits in 32
-_WIDE = 34  # of a value in 64-bit sums
+WIDE_BITS = 34  # of a value in 64-bit sums
 
 
 class Blend:
@@ -25,7 +25,7 @@ class Blend:
         self, bands: int, rows: int, columns: int, overlap: int, bound: float, device: torch.device, *, wide: bool
     ) -> None:
         self.rows, self.overlap = rows, overlap
-        self.unit = 2.0 ** (_WIDE if wide else BITS) / bound
+        self.unit = 2.0 ** (WIDE_BITS if wide else BITS) / bound
         self.bound = bound
         kind = torch.int64 if wide else torch.int32
         self.sums = torch.zeros((bands, rows, columns), dtype=kind, device=device)
@@ -34,6 +34,8 @@ class Blend:
 
     def add(self, values: Tensor, columns: Int64) -> None:
         """Add windows (B, K, rows, rows) float32 that begin at ``columns`` (B,) cells."""
+        if values.is_cuda and not self.sums.is_cuda:  # the first windows of a scene may have been without any data
+            self.sums, self._weight = self.sums.to(values.device), self._weight.to(values.device)
         wide = values.to(self.sums.device).clamp(-self.bound, self.bound)
         if self.sums.dtype == torch.int64:
             wide = wide.double()

@@ -109,7 +109,7 @@ def open_scene(
             return _decoded(path, channels, bands, range, nodata)
         with open_raster(path, kind) as raster:
             chosen = _bands(raster, channels, bands, path)
-            crs = raster.crs.to_wkt() if raster.crs else None
+            crs = raster.crs.to_wkt(version="WKT2_2019") if raster.crs else None
             a, b, c, d, e, f = tuple(raster.transform)[:6]
             deep = any(raster.dtypes[band - 1] != "uint8" for band in chosen)
             limits: Limits | None = ((range[0],), (range[1],)) if range else None

@@ -3,10 +3,12 @@
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -20,6 +22,7 @@ from selectivemae.scenes.source import Read, Scene
 from selectivemae.scenes.windows import Area, Int64, meeting, reflected, window_starts
 
 T = TypeVar("T")
+A = TypeVar("A")
 _AHEAD = 4  # batches
 
 
@@ -162,32 +165,38 @@ def _inside(start: int, count: int, length: int) -> NDArray[np.bool_]:
     return (place >= 0) & (place < length)
 
 
-def answers(fields: Sequence[Field], windows: Iterator[Windows], clock: Clock) -> Iterator[tuple[Windows, Tensor]]:
-    """Batches with what the function says of them, in order; several fields (one a device) take turns at once."""
-    with ThreadPoolExecutor(len(fields), thread_name_prefix="device") as pool:
-        waiting: list = []
+def in_turns(
+    functions: Sequence[Callable[[Tensor], A]], windows: Iterator[Windows], clock: Clock
+) -> Generator[tuple[Windows, A], None, None]:
+    """Batches with what a function says of them, in order; several functions (one a device) take turns at once."""
+
+    def run(function: Callable[[Tensor], A], images: Tensor) -> A:
+        began = time.perf_counter()
+        with torch.inference_mode():  # is a matter of each thread
+            out = function(images)
+        if isinstance(out, Tensor) and out.is_cuda:
+            torch.cuda.synchronize(out.device)
+        clock.network += time.perf_counter() - began
+        clock.windows += len(images)
+        return out
+
+    with ThreadPoolExecutor(len(functions), thread_name_prefix="device") as pool:
+        waiting: deque[tuple[Windows, Future[A]]] = deque()
         for number, batch in enumerate(windows):
-            waiting.append((batch, pool.submit(_run, fields[number % len(fields)], batch.images, clock)))
+            waiting.append((batch, pool.submit(run, functions[number % len(functions)], batch.images)))
             # One more than there are devices is under way: none of them waits for what is done with the answers.
-            if len(waiting) > len(fields):
-                first, future = waiting.pop(0)
+            if len(waiting) > len(functions):
+                first, future = waiting.popleft()
                 yield first, future.result()
         for first, future in waiting:
             yield first, future.result()
 
 
-def _run(which: Field, images: Tensor, clock: Clock) -> Tensor:
-    began = time.perf_counter()
-    with torch.inference_mode():  # is a matter of each thread
-        if len(images):
-            out = which.run(images)
-        else:
-            out = torch.zeros((0, which.bands, which.size // which.cell, which.size // which.cell))
-        if out.is_cuda:
-            torch.cuda.synchronize(out.device)
-    clock.network += time.perf_counter() - began
-    clock.windows += len(images)
-    return out
+def values_of(which: Field, images: Tensor) -> Tensor:
+    """What a field says of windows; nothing of none."""
+    if len(images):
+        return which.run(images)
+    return torch.zeros((0, which.bands, which.size // which.cell, which.size // which.cell))
 
 
 def blended_rows(scene: Scene, fields: Sequence[Field], cut: Cut, area: Area, clock: Clock) -> Iterator[Rows]:
@@ -208,7 +217,7 @@ def blended_rows(scene: Scene, fields: Sequence[Field], cut: Cut, area: Area, cl
     stride = cut.stride // cell
     blend: Blend | None = None
     with closing(ahead(read_windows(scene, cut, rows, columns))) as windows:
-        for batch, values in answers(fields, windows, clock):
+        for batch, values in in_turns([partial(values_of, f) for f in fields], windows, clock):
             if blend is None:
                 blend = Blend(first.bands, cells, width, overlap, first.bound, values.device, wide=cell > 1)
             blend.add(values, (batch.columns - columns[0]) // cell)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from selectivemae.core.errors import WeightsError
 from selectivemae.ops.noise import uniform
 from selectivemae.weights.files import read_metadata
+from selectivemae.weights.info import EncoderInfo
 
 MODEL = "model.safetensors"  # of a run's folder; its metadata name the task and all that its use needs
 EVALUATION_FOLDER, EVALUATION = "evaluation", "figures.json"
@@ -37,6 +38,12 @@ def task_of(run: Path, known: Sequence[str]) -> str:
     if task is None or task not in known:
         raise WeightsError(f"{file} is no model made by selectivemae finetune ({', '.join(known)})")
     return task
+
+
+def normalise(images: Tensor, info: EncoderInfo) -> Tensor:
+    """Images (B, C, H, W) uint8 to float32, less the mean and over the deviation of each channel."""
+    mean, std = (torch.tensor(v, device=images.device).reshape(1, -1, 1, 1) for v in (info.mean, info.std))
+    return (images.float() / 255 - mean) / std
 
 
 def layer_of(name: str, starts: tuple[int, ...]) -> int:

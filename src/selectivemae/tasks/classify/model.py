@@ -19,7 +19,7 @@ from selectivemae.engine.precision import attention_kernel
 from selectivemae.engine.state import StepOutput
 from selectivemae.models.vit import LayerNorm
 from selectivemae.tasks.classify.mixing import Targets
-from selectivemae.tasks.common import NoiseKeys, layer_decay_groups, model_file
+from selectivemae.tasks.common import NoiseKeys, layer_decay_groups, model_file, normalise
 from selectivemae.weights.files import read_metadata
 from selectivemae.weights.info import EncoderInfo, write_encoder
 from selectivemae.weights.load import load_encoder
@@ -104,12 +104,6 @@ def add_head(encoder: nn.Module, classes: int, pool: Pool, where: str) -> None:
     head = model.get_classifier()
     nn.init.trunc_normal_(head.weight, std=_HEAD_STD)
     nn.init.zeros_(head.bias)
-
-
-def normalise(images: Tensor, info: EncoderInfo) -> Tensor:
-    """Images (B, C, H, W) uint8 to float32, less the mean and over the deviation of each channel."""
-    mean, std = (torch.tensor(v, device=images.device).reshape(1, -1, 1, 1) for v in (info.mean, info.std))
-    return (images.float() / 255 - mean) / std
 
 
 def sequence_length(model: nn.Module) -> int:

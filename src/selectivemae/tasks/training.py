@@ -44,7 +44,7 @@ from selectivemae.engine.hooks.guard import GuardHook, bad_step_report
 from selectivemae.engine.hooks.progress import ProgressHook
 from selectivemae.engine.hooks.records import RecordHook
 from selectivemae.engine.loop import FitConfig, fit
-from selectivemae.engine.optim import Budget, Schedule, adamw
+from selectivemae.engine.optim import AnySchedule, Budget, adamw
 from selectivemae.engine.precision import resolve_precision
 from selectivemae.engine.state import BaseHook, Objective, RunState
 from selectivemae.tasks.common import MODEL
@@ -85,7 +85,7 @@ class FinetuneTask(Protocol):
         ...
 
     @property
-    def schedule(self) -> Schedule:
+    def schedule(self) -> AnySchedule:
         """With which learning rate."""
         ...
 

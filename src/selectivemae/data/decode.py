@@ -84,8 +84,8 @@ def decode(
     no-data pixels are 0. Samples of more than 8 bits are stretched band by band from their 2nd to their 98th
     percentile over the valid pixels. Raises DecodeError.
 
-    For JPEG only: the pixels lie in ``buffer`` (flat, large enough) if one is given, which saves a page fault for every
-    4 KB; and with ``shrink`` 2, 4 or 8 the image comes at that part of its size (rounded up), from the low
+    For JPEG and pixmaps the pixels lie in ``buffer`` (flat, large enough) if one is given, which saves a page fault for
+    every 4 KB; and for JPEG, with ``shrink`` 2, 4 or 8 the image comes at that part of its size (rounded up), from the low
     frequencies of its blocks alone.
     """
     width, height, kind = header(data, max_pixels)
@@ -100,8 +100,10 @@ def decode(
         _, _, bands, start = _pixmap(data)
         if len(data) - start < width * height * bands:
             raise DecodeError("truncated", f"the pixmap ends after {len(data) - start} bytes of pixels")
-        pixels = np.frombuffer(data, np.uint8, width * height * bands, start).reshape(height, width, bands)
-        return fit_channels(pixels, channels)
+        size = width * height * bands
+        pixels = np.empty(size, np.uint8) if buffer is None or len(buffer) < size else buffer[:size]
+        pixels[:] = np.frombuffer(data, np.uint8, size, start)  # a copy: what lies in bytes cannot be written
+        return fit_channels(pixels.reshape(height, width, bands), channels)
     if kind == "tiff" or _is_deep(data, kind):
         if rasterio := _rasterio():
             return fit_channels(_decode_raster(rasterio, data, kind), channels)

@@ -85,8 +85,8 @@ def decode(
     percentile over the valid pixels. Raises DecodeError.
 
     For JPEG and pixmaps the pixels lie in ``buffer`` (flat, large enough) if one is given, which saves a page fault for
-    every 4 KB; and for JPEG, with ``shrink`` 2, 4 or 8 the image comes at that part of its size (rounded up), from the low
-    frequencies of its blocks alone.
+    every 4 KB; and for JPEG, with ``shrink`` 2, 4 or 8 the image comes at that part of its size (rounded up), from the
+    low frequencies of its blocks alone.
     """
     width, height, kind = header(data, max_pixels)
     if kind == "jpeg":

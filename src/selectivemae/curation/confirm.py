@@ -75,3 +75,16 @@ def confirmed(preset: Preset, aspect_agrees: Bool, bits256: NDArray[np.uint16], 
     close = (bits256 <= preset.distance256) & (thumbs >= preset.correlation)
     sure = (bits256 <= preset.far256) & (thumbs >= preset.sure_correlation)
     return aspect_agrees & (close | sure)
+
+
+def doubt(preset: Preset, bits256: NDArray[np.uint16], thumbs: Float) -> Float:
+    """How little a pair's 256-bit distance or correlation would have to change to turn the verdict: 0 on the border.
+
+    The two are measured alike: 128 bits, which lie between unrelated pictures, count as 1.
+    """
+    spare = (preset.distance256 - bits256.astype(np.float64)) / 128
+    above, far_above = thumbs - preset.correlation, thumbs - preset.sure_correlation
+    close = spare >= 0
+    leave = np.where(close, np.minimum(above, np.maximum(far_above, spare)), far_above)
+    enter = np.minimum(-far_above, np.maximum(-spare, -above))
+    return np.abs(np.where(confirmed(preset, np.ones(len(close), bool), bits256, thumbs), leave, enter))

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from selectivemae.curation import card, hashes, tables
 from selectivemae.curation.config import CONTENT, CurateConfig
 from selectivemae.curation.decide import Old
 from selectivemae.curation.dedup import Side
+from selectivemae.curation.ground import ground
+from selectivemae.curation.linking import NEEDED, Party, scenes
 from selectivemae.curation.pack import shard_path
 from selectivemae.curation.sources import Sources
 from selectivemae.curation.spool import fixed, words
@@ -158,7 +161,7 @@ def _sums(corpus: Path, content: dict[str, Any], text: str, unchanged: Callable[
 def _files(corpus: Path, content: dict[str, Any]) -> Iterator[Path]:
     yield from (corpus / name for name in ("README.md", "LICENSES.md"))
     for entry in content["generations"]:
-        for part in ("shards", "manifest", "dropped", "pairs", "eval_overlap", "config"):
+        for part in ("shards", "manifest", "dropped", "pairs", "eval_overlap", "review", "config"):
             yield from sorted(path for path in (corpus / entry["folder"] / part).rglob("*") if path.is_file())
         yield corpus / entry["folder"] / "hashes.npy"
 
@@ -243,23 +246,27 @@ def _check_shard(corpus: Path, tar: Path, rows: pa.Table, deep: bool) -> Iterato
 def old_side(corpus: Path) -> Old:
     """What a new generation is compared with: codes from ``hashes.npy``, thumbs decoded from the shards on demand."""
     folders = generations(corpus)
-    rows = manifest(folders, ["id", "content_id", "width", "height", "shard", "offset", "size", "generation"])
+    columns = ["key", "content_id", "width", "height", "shard", "offset", "size", "generation"]
+    rows = manifest(folders, [*columns, *NEEDED])
     codes = np.concatenate([np.load(folder / "hashes.npy") for folder in folders])
     name = read_corpus(corpus)["name"]
     size = np.stack([rows.column(c).to_numpy().astype(np.int64) for c in ("width", "height")], axis=1)
     place = [rows.column(c).to_numpy() for c in ("generation", "shard", "offset", "size")]
 
+    def picture(row: int) -> NDArray[np.uint8]:
+        generation, shard, offset, length = (int(column[row]) for column in place)
+        with shard_path(corpus / f"g{generation:04d}", name, shard).open("rb") as file:
+            file.seek(offset)
+            return decode(file.read(length))
+
     def thumbs(which: NDArray[np.int64]) -> NDArray:
         out = np.empty((len(which), 64, 64), np.uint8)
         for i, row in enumerate(which.tolist()):
-            generation, shard, offset, length = (int(column[row]) for column in place)
-            with shard_path(corpus / f"g{generation:04d}", name, shard).open("rb") as file:
-                file.seek(offset)
-                grey = luma(decode(file.read(length)))
-            out[i] = (hashes.area_means(grey)[0] + 128) >> 8
+            out[i] = (hashes.area_means(luma(picture(row)))[0] + 128) >> 8
         return out
 
     side = Side(size, lambda which: codes[which, 1:], thumbs)
+    whole = Party(rows.column("id"), side, lambda which: codes[which, 0], ground(rows), partial(scenes, rows))
     lost = tables.read([p for f in folders for p in sorted((f / "dropped").glob("*.parquet"))], tables.DROPPED)
     removed = lost.filter(pa.array([reason == "removed" for reason in lost.column("reason").to_pylist()], pa.bool_()))
-    return Old(removed, rows.column("id"), rows.column("content_id"), np.ascontiguousarray(codes[:, 0]), side)
+    return Old(whole, rows.column("key"), rows.column("content_id"), picture, removed)

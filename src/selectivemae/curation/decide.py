@@ -1,7 +1,8 @@
 """From a spool to the decision what goes into a corpus: evaluation overlap, copies of what a corpus already holds,
 copies among the new; and the tables that say so."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,29 +11,39 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from selectivemae.curation import dedup, tables
-from selectivemae.curation.confirm import PRESETS, Preset
-from selectivemae.curation.dedup import Losses, Pairs, Side
+from selectivemae.curation.confirm import PRESETS, Preset, doubt
+from selectivemae.curation.decisions import NONE, Decisions
+from selectivemae.curation.dedup import Losses, Pairs
+from selectivemae.curation.ground import covered
+from selectivemae.curation.linking import Linked, Party, decided, figures, link, merged, party
 from selectivemae.curation.search import join
 from selectivemae.curation.spool import Spool, fixed, words
 
 Int64 = NDArray[np.int64]
+TEMPORAL = 1  # bit of ``flags``: the same place at another date is there too
 
 
 @dataclass(frozen=True)
 class Old:
-    """What a corpus already holds: ids (n,) as binary, content ids, plain 64-bit codes (n,), and the rest as a side;
-    and what was taken out of it (``removed``: rows of ``dropped``)."""
+    """What a corpus already holds: its images as a party, keys, content ids, pictures by row; and what was taken out of
+    it (``removed``: rows of ``dropped``)."""
 
-    removed: pa.Table
-    ids: pa.ChunkedArray
+    party: Party
+    keys: pa.ChunkedArray
     content: pa.ChunkedArray
-    h64: NDArray[np.uint64]
-    side: Side
+    picture: Callable[[int], NDArray[np.uint8]]
+    removed: pa.Table
+
+    @property
+    def ids(self) -> pa.ChunkedArray:
+        """Ids of the images."""
+        return self.party.ids
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Kept rows of the spool with the columns that curation adds, rows of ``dropped``, and the pairs looked at."""
+    """Kept rows of the spool with the columns that curation adds, rows of ``dropped``, the pairs looked at, and those
+    with evaluation images."""
 
     rows: Int64
     extra: pa.Table
@@ -41,46 +52,105 @@ class Decision:
     overlap: pa.Table
 
 
-def decide(spool: Spool, roles: dict[str, str], priority: dict[str, int], preset: Preset, old: Old | None) -> Decision:
-    """Decide on every row of ``spool``; ``roles`` and ``priority`` are those of the sources by name."""
-    role = np.array([roles[name] for name in spool.column("source")], object)
+@dataclass(frozen=True)
+class Judging:
+    """By what is judged: roles and priorities of the sources by name, the preset, people's decisions, and whether
+    images of one place at different dates stay."""
+
+    roles: dict[str, str]
+    priority: dict[str, int]
+    preset: Preset
+    decisions: Decisions = NONE
+    keep_dates: bool = True
+
+
+def decide(spool: Spool, by: Judging, old: Old | None = None) -> Decision:
+    """Decide on every row of ``spool``, in the light of what a corpus already holds."""
+    role = np.array([by.roles[name] for name in spool.column("source")], object)
     guards = np.flatnonzero(role == "eval")
     rows = np.flatnonzero(role == "train")
-    ids = spool.rows.column("id")
     lost: list[pa.Table] = []
     seen: list[pa.Table] = []
     overlap = tables.PAIRS.empty_table()
     if len(guards):
-        pairs = dedup.overlaps(spool, rows, guards, PRESETS["loose"])
-        pairs = pairs.take(np.flatnonzero(pairs.confirmed))
-        overlap = _pairs(pairs, ids.take(guards), ids.take(rows))
-        losses = _against(pairs, rows, "eval_overlap")
-        lost.append(_losses(spool, losses, ids.take(guards)))
-        rows = np.setdiff1d(rows, losses.row)
+        rows, overlap = _without_evaluation(spool, rows, guards, by, lost)
     if old is not None:
-        again, losses = _removed(spool, rows, old.removed)
-        lost.append(_losses(spool, losses, old.removed.column("id")))
-        rows = np.setdiff1d(rows, again)
-        known, losses = _known(spool, rows, old)
-        lost.append(_losses(spool, losses, old.ids))
-        rows = np.setdiff1d(rows, known)
-        found = join(spool.gather("h64", rows), old.h64, preset.distance64)
-        pairs = dedup.examine(found, dedup.side(spool, rows), old.side, preset)
-        seen.append(_pairs(pairs, ids.take(rows), old.ids))
-        losses = _against(_turned(pairs.take(np.flatnonzero(pairs.confirmed))), rows, "near_dup")
-        lost.append(_losses(spool, losses, old.ids))
-        rows = np.setdiff1d(rows, losses.row)
-    rank = dedup.ranks(spool, rows, priority)
+        rows = _without_old(spool, rows, old, by, lost, seen)
+    rank = dedup.ranks(spool, rows, by.priority)
     copies = dedup.exact_copies(spool, rows, rank)
     leaders = np.setdiff1d(np.arange(len(rows)), copies[0])
-    pairs = dedup.near_copies(spool, rows[leaders], preset)
-    seen.append(_pairs(pairs, ids.take(rows[leaders]), ids.take(rows[leaders])))
-    losses, group = dedup.settle(rows, rank, copies, _renumbered(pairs, leaders))
-    lost.append(_losses(spool, losses, ids))
+    mine = party(spool, rows[leaders])
+    linked = link(mine, mine, dedup.near_copies(spool, rows[leaders], by.preset), by.decisions, by.keep_dates)
+    seen.append(_pairs(linked, mine.ids, mine.ids, by.preset))
+    losses, group = dedup.settle(rows, rank, copies, _renumbered(linked.pairs, leaders))
+    losses = _by_place(losses, {frozenset(rows[leaders[list(pair)]].tolist()) for pair in _placed(linked)})
+    lost.append(_losses(spool, losses, spool.rows.column("id")))
     keep = np.setdiff1d(np.arange(len(rows)), np.searchsorted(rows, losses.row))
     kept = rows[keep]
+    flagged = {int(rows[leaders[i]]) for pair in linked.elsewhen for i in pair}
     dropped = pa.concat_tables(lost).unify_dictionaries()
-    return Decision(kept, _extra(spool, kept, group[keep], losses), dropped, pa.concat_tables(seen), overlap)
+    pairs = pa.concat_tables(seen).unify_dictionaries()
+    return Decision(kept, _extra(spool, kept, group[keep], losses, flagged), dropped, pairs, overlap)
+
+
+def _without_evaluation(
+    spool: Spool, rows: Int64, guards: Int64, by: Judging, lost: list[pa.Table]
+) -> tuple[Int64, pa.Table]:
+    """The rows that are no twin of an evaluation image and lie on no ground of one; the pairs of the others."""
+    left, right = party(spool, guards), party(spool, rows)
+    pairs = dedup.overlaps(spool, rows, guards, PRESETS["loose"])
+    a, b = covered(left.ground, right.ground)
+    b, first = np.unique(b, return_index=True)
+    place = figures(left, right, a[first], b)
+    hashed = set(
+        zip(*(column[pairs.confirmed].tolist() for column in (pairs.matches.left, pairs.matches.right)), strict=True)
+    )
+    pairs = merged(pairs, replace(place, confirmed=np.ones(len(b), bool)))
+    pairs, spoken = decided(left, right, pairs, by.decisions)
+    m = pairs.matches
+    words = ["figures" if pair in hashed else "place" for pair in zip(m.left.tolist(), m.right.tolist(), strict=True)]
+    linked = Linked(pairs, np.where(spoken, "decision", np.array(words, object)), set())
+    chosen = Linked(pairs.take(linked.confirmed), linked.basis[linked.confirmed], set())
+    losses = _against(chosen.pairs, rows, "eval_overlap")
+    lost.append(_losses(spool, losses, left.ids))
+    return np.setdiff1d(rows, losses.row), _pairs(chosen, left.ids, right.ids, PRESETS["loose"])
+
+
+def _without_old(spool: Spool, rows: Int64, old: Old, by: Judging, lost: list[pa.Table], seen: list[pa.Table]) -> Int64:
+    """The rows that a corpus does not hold yet, and that were not taken out of it."""
+    again, losses = _removed(spool, rows, old.removed)
+    lost.append(_losses(spool, losses, old.removed.column("id")))
+    rows = np.setdiff1d(rows, again)
+    known, losses = _known(spool, rows, old)
+    lost.append(_losses(spool, losses, old.ids))
+    rows = np.setdiff1d(rows, known)
+    mine = party(spool, rows)
+    found = join(spool.gather("h64", rows), old.party.h64(np.arange(len(old.ids))), by.preset.distance64)
+    pairs = dedup.examine(found, mine.side, old.party.side, by.preset)
+    linked = link(mine, old.party, pairs, by.decisions, by.keep_dates)
+    seen.append(_pairs(linked, mine.ids, old.ids, by.preset))
+    losses = _against(_turned(linked.pairs.take(linked.confirmed)), rows, "near_dup")
+    placed = {(int(rows[a]), b) for a, b in _placed(linked)}
+    reasons = [
+        "same_footprint" if pair in placed else "near_dup" for pair in zip(losses.row, losses.keeper, strict=True)
+    ]
+    lost.append(_losses(spool, replace(losses, reason=reasons), old.ids))
+    return np.setdiff1d(rows, losses.row)
+
+
+def _placed(linked: Linked) -> list[tuple[int, int]]:
+    """Row numbers of the pairs that rest on their place alone."""
+    m = linked.pairs.matches.take(np.flatnonzero(linked.basis == "place"))
+    return list(zip(m.left.tolist(), m.right.tolist(), strict=True))
+
+
+def _by_place(losses: Losses, placed: set[frozenset[int]]) -> Losses:
+    """Losses with the reason ``same_footprint`` where the pair rests on its place."""
+    reasons = [
+        "same_footprint" if reason == "near_dup" and frozenset((row, keeper)) in placed else reason
+        for reason, row, keeper in zip(losses.reason, losses.row.tolist(), losses.keeper.tolist(), strict=True)
+    ]
+    return replace(losses, reason=reasons)
 
 
 def _against(pairs: Pairs, rows: Int64, reason: str) -> Losses:
@@ -172,8 +242,9 @@ def _losses(spool: Spool, losses: Losses, keepers: pa.ChunkedArray) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=tables.DROPPED)
 
 
-def _pairs(pairs: Pairs, left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.Table:
+def _pairs(linked: Linked, left: pa.ChunkedArray, right: pa.ChunkedArray, preset: Preset) -> pa.Table:
     """Rows of the table ``pairs``."""
+    pairs = linked.pairs
     m = pairs.matches
     columns = {
         "left": left.take(pa.array(m.left)),
@@ -183,12 +254,14 @@ def _pairs(pairs: Pairs, left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.Ta
         "d256": pa.array(pairs.distance256),
         "ncc": pa.array(pairs.correlation.astype(np.float32)),
         "confirmed": pa.array(pairs.confirmed),
+        "basis": pa.array(linked.basis.tolist(), pa.string()).cast(tables.PAIRS.field("basis").type),
+        "doubt": pa.array(doubt(preset, pairs.distance256, pairs.correlation).astype(np.float32)),
     }
     return pa.table(columns, schema=tables.PAIRS)
 
 
-def _extra(spool: Spool, kept: Int64, group: Int64, losses: Losses) -> pa.Table:
-    """The columns that curation adds to kept rows: other categories of dropped twins, group, twins dropped."""
+def _extra(spool: Spool, kept: Int64, group: Int64, losses: Losses, flagged: set[int]) -> pa.Table:
+    """The columns that curation adds to kept rows: other categories of dropped twins, group, twins dropped, flags."""
     counts = np.bincount(losses.keeper, minlength=len(spool))[kept]
     heads = words(fixed(spool.rows.column("id"), 16)[:, :8])[:, 0]
     leaders, size = np.unique(group, return_counts=True)
@@ -205,5 +278,6 @@ def _extra(spool: Spool, kept: Int64, group: Int64, losses: Losses) -> pa.Table:
             ),
             "dup_group": pa.array(heads[group], mask=~several),
             "n_dropped": pa.array(counts.astype(np.uint32)),
+            "flags": pa.array([int(row in flagged) * TEMPORAL for row in kept.tolist()], pa.uint32()),
         }
     )

@@ -24,6 +24,7 @@ from selectivemae.core.files import atomic_write, cannot_write, locked
 from selectivemae.curation import tables
 from selectivemae.curation.corpus import generations, manifest, read_corpus, restate
 from selectivemae.curation.pack import description, shard_path, write_hashes
+from selectivemae.curation.review import forget
 from selectivemae.data.stores.shards import Sample, bury, index_path, read_records, write_shard
 
 _READY = "ready"
@@ -94,6 +95,7 @@ def _remove_from(folder: Path, part: Path, name: str, fits: Callable[[dict[str, 
     fresh = [{k: v for k, v in row.items() if k in names} | {"reason": "removed"} for row in gone]
     known = [row for row in before if row["id"] not in lost]
     tables.write(listed, tables.table([*known, *fresh], tables.DROPPED))
+    forget(folder, lost)
     bury(shard_path(folder, name, number), lost)
     kept = [row for row in rows.to_pylist() if row["id"] not in lost]
     tables.write(part, tables.table(kept, tables.MANIFEST))

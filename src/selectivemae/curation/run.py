@@ -14,18 +14,20 @@ import pyarrow as pa
 
 from selectivemae.core.config import read_yaml, write_settled
 from selectivemae.core.errors import ConfigError, OutputError
-from selectivemae.core.files import locked, prepare_output
+from selectivemae.core.files import atomic_write, locked, prepare_output
 from selectivemae.core.progress import ProgressLine
 from selectivemae.core.version import __version__
 from selectivemae.curation import pack, tables
 from selectivemae.curation.config import CONTENT, CurateConfig
 from selectivemae.curation.confirm import PRESETS
 from selectivemae.curation.corpus import describe, generations, old_side
-from selectivemae.curation.decide import Decision, decide
+from selectivemae.curation.decide import Decision, Judging, decide
+from selectivemae.curation.decisions import NONE, Decisions, read_decisions
 from selectivemae.curation.engine import Quarantined, run_stage
 from selectivemae.curation.pool import LocalPool
 from selectivemae.curation.read import Chunk, read_chunk
 from selectivemae.curation.removal import changing
+from selectivemae.curation.review import doubtful
 from selectivemae.curation.scan import Container, scan, settled_sources
 from selectivemae.curation.slice import Window
 from selectivemae.curation.sources import Sources
@@ -34,6 +36,7 @@ from selectivemae.curation.tasks import Task
 from selectivemae.curation.tiles import tile_id
 
 CONFIG = "curate.yaml"
+DECISIONS = "decisions.jsonl"
 WORK = ".work"
 
 
@@ -102,10 +105,31 @@ def _same_content(out: Path, config: CurateConfig) -> None:
             raise ConfigError(f"{flag} was {before.get(name)!r} when this run began; use it again, or --overwrite")
 
 
+def _same_decisions(work: Path, config: CurateConfig) -> Decisions:
+    """The decisions of a run; refuse to continue it under others."""
+    decisions = read_decisions(config.decisions) if config.decisions else NONE
+    begun = work / DECISIONS
+    if begun.exists() and begun.read_text() != decisions.text():
+        raise ConfigError("--decisions are others than when this run began; use the same again, or --overwrite")
+    atomic_write(begun, decisions.text())
+    return decisions
+
+
+def _judging(config: CurateConfig, sources: Sources, decisions: Decisions) -> Judging:
+    return Judging(
+        roles={source.name: source.split_role for source in sources.sources},
+        priority={source.name: source.priority for source in sources.sources},
+        preset=PRESETS[config.preset],
+        decisions=decisions,
+        keep_dates=config.temporal == "keep",
+    )
+
+
 def _generation(out: Path, number: int, config: CurateConfig, sources: Sources, quiet: bool) -> CurateResult:
     began = time.monotonic()
     work, generation = out / WORK / f"g{number:04d}", out / f"g{number:04d}"
     work.mkdir(parents=True, exist_ok=True)
+    decisions = _same_decisions(work, config)
     containers = scan(sources, config)
     executor = LocalPool(workers(config), _memory(config))
     try:
@@ -113,10 +137,9 @@ def _generation(out: Path, number: int, config: CurateConfig, sources: Sources, 
         with ProgressLine("read", quiet=quiet) as line:
             read = run_stage(executor, read_chunk, _largest_first(chunks), work / "read", _shown(line, "chunks"))
         spool = open_spool(work / "read", [chunk.name for chunk in chunks])
-        roles = {source.name: source.split_role for source in sources.sources}
-        priority = {source.name: source.priority for source in sources.sources}
         old = old_side(out) if number > 1 else None
-        decision = decide(spool, roles, priority, PRESETS[config.preset], old)
+        decision = decide(spool, _judging(config, sources, decisions), old)
+        doubtful_pairs = doubtful(spool, decision, old, config.review)
         rows = pack.order(spool, decision.rows, config.seed)
         extra = decision.extra.take(pa.array([int(i) for i in decision.rows.searchsorted(rows)], pa.int64()))
         generation.mkdir(exist_ok=True)
@@ -126,7 +149,11 @@ def _generation(out: Path, number: int, config: CurateConfig, sources: Sources, 
     finally:
         executor.close()
     dropped = _dropped(decision, spool, containers, work / "read", [c.name for c in chunks], sources, number)
-    funnel = _write_tables(generation, decision, dropped, containers, config, sources)
+    written = {"dropped": dropped, "pairs": decision.pairs, "eval_overlap": decision.overlap, "review": doubtful_pairs}
+    for name, content in written.items():
+        (generation / name).mkdir(exist_ok=True)
+        tables.write(generation / name / "part-00000.parquet", tables.normal(content))
+    funnel = _write_about(generation, dropped, containers, config, sources, decisions)
     digest = describe(out, number, config, sources, funnel)
     shutil.rmtree(out / WORK)
     files = sum(c.members + len(c.skipped) for c in containers if c.source.split_role == "train")
@@ -204,19 +231,15 @@ def _dropped(
     return everything.take(ordered.column("row"))
 
 
-def _write_tables(
+def _write_about(
     generation: Path,
-    decision: Decision,
     dropped: pa.Table,
     containers: list[Container],
     config: CurateConfig,
     sources: Sources,
+    decisions: Decisions,
 ) -> dict[str, Any]:
-    """Write what stands beside the shards; returns the funnel (source -> stage -> count) for corpus.json."""
-    for name, content in (("dropped", dropped), ("pairs", decision.pairs), ("eval_overlap", decision.overlap)):
-        folder = generation / name
-        folder.mkdir(exist_ok=True)
-        tables.write(folder / "part-00000.parquet", _normal(content))
+    """Write what else stands beside the shards; returns the funnel (source -> stage -> count) for corpus.json."""
     manifest = tables.read(sorted((generation / "manifest").glob("*.parquet")), tables.MANIFEST, _NEEDED)
     pack.write_hashes(generation, manifest)
     (generation / "config").mkdir(exist_ok=True)
@@ -224,6 +247,8 @@ def _write_tables(
     for source in settled["sources"]:
         source["path"] = [Path(path).name for path in source["path"]]
     write_settled(generation / "config" / "sources.yaml", settled, {})
+    if decisions:
+        atomic_write(generation / "config" / DECISIONS, decisions.text())
     content = {name: value for name, value in config.settled().items() if name in CONTENT}
     write_settled(generation / "config" / "config.yaml", content, {"selectivemae": __version__})
     funnel: dict[str, Any] = {}
@@ -241,14 +266,3 @@ def _write_tables(
 
 
 _NEEDED = ["source", "h64", "h256"]
-
-
-def _normal(content: pa.Table) -> pa.Table:
-    """The same rows in one run of memory with fresh dictionaries, so that equal tables give equal files."""
-    columns = []
-    for field in content.schema:
-        column = content.column(field.name)
-        if pa.types.is_dictionary(field.type):
-            column = column.cast(pa.string()).combine_chunks().cast(field.type)
-        columns.append(column)
-    return pa.Table.from_arrays(columns, schema=content.schema).combine_chunks()

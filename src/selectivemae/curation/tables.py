@@ -66,6 +66,7 @@ MANIFEST = pa.schema(
         ("alt_categories", pa.list_(pa.string())),
         ("dup_group", pa.uint64()),
         ("n_dropped", pa.uint32()),
+        ("flags", pa.uint32()),  # 1: the same place at another date is in the corpus too
         ("generation", pa.uint16()),
     ]
 )
@@ -98,6 +99,21 @@ PAIRS = pa.schema(
         ("d256", pa.uint16()),
         ("ncc", pa.float32()),
         ("confirmed", pa.bool_()),
+        ("basis", _WORD),
+        ("doubt", pa.float32()),
+    ]
+)
+
+REVIEW = pa.schema(  # the most doubtful pairs, with small pictures; the left one in the orientation of the right
+    [
+        *PAIRS,
+        ("left_key", pa.string()),
+        ("right_key", pa.string()),
+        ("left_name", pa.string()),
+        ("right_name", pa.string()),
+        ("outcome", _WORD),
+        ("left_image", pa.binary()),
+        ("right_image", pa.binary()),
     ]
 )
 
@@ -121,3 +137,14 @@ def read(paths: Sequence[Path], schema: pa.Schema, columns: list[str] | None = N
         empty = schema.empty_table()
         return empty.select(columns) if columns else empty
     return pa.concat_tables(parts).unify_dictionaries()
+
+
+def normal(content: pa.Table) -> pa.Table:
+    """The same rows in one run of memory with fresh dictionaries, so that equal tables give equal files."""
+    columns = []
+    for field in content.schema:
+        column = content.column(field.name)
+        if pa.types.is_dictionary(field.type):
+            column = column.cast(pa.string()).combine_chunks().cast(field.type)
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=content.schema).combine_chunks()

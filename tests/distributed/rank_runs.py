@@ -1,4 +1,4 @@
-"""Processes that train together, forked from a clean one that has imported everything; each may be told to misbehave."""
+"""Processes that train together, forked from a clean one that has imported everything; any may be told to fail."""
 
 import json
 import os
@@ -40,6 +40,7 @@ def _body(
 ) -> None:
     """Run ``body`` as one of several processes; what it returns, or the error's line, goes to a file."""
     torch.set_num_threads(1)
+    os.dup2(os.open(notes / f"{rank}.err", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1"}
     os.environ |= {"MASTER_PORT": str(port), "TORCHELASTIC_RESTART_COUNT": str(attempt)}
     try:
@@ -52,7 +53,7 @@ def _body(
 def ranks(
     world: int, notes: Path, body: Body, *arguments: Any, attempt: int = 0, seconds: float = 120, **more: Any
 ) -> list[dict[str, Any]]:
-    """What ``body`` gave in each of ``world`` processes: ``result``, or ``error`` and its kind, or the ``exit`` code."""
+    """What ``body`` gave in each of ``world`` processes: ``result``, or ``error`` and its kind, or ``exit`` code."""
     notes.mkdir(parents=True, exist_ok=True)
     port = free_port()
     started = [start(_body, rank, world, port, attempt, notes, body, arguments, more) for rank in range(world)]

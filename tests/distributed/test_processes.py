@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from rank_runs import outcome, ranks, train, write_images
-from tiny_runs import weights
+from tiny_runs import same_weights, weights
 
 from selectivemae.engine.checkpoint import newest_checkpoint
 
@@ -127,3 +127,51 @@ def test_an_error_of_one_process_ends_all(images: Path, tmp_path: Path) -> None:
     done = ranks(2, tmp_path / "notes", train, images, tmp_path / "run", misbehave=misbehave, **MANY)
     assert done[1]["error"] == "the disk of this process is gone"
     assert (done[0]["kind"], done[0]["error"]) == ("ElsewhereError", "")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("what", ["hang", "stop"])
+def test_a_process_that_hangs_is_named_and_the_job_ends(images: Path, tmp_path: Path, what: str) -> None:
+    misbehave = {"what": what, "rank": 1, "step": 5}
+    done = ranks(
+        2,
+        tmp_path / "notes",
+        train,
+        images,
+        tmp_path / "run",
+        misbehave=misbehave,
+        hang_timeout=2.0,
+        seconds=12,
+        **MANY,
+    )
+    assert done[0] == {"exit": 2}
+    assert done[1] == {"exit": 2 if what == "hang" else "still running"}  # a stopped one is the launcher's to kill
+    notes = "".join((tmp_path / "notes" / f"{rank}.err").read_text() for rank in range(2))
+    said = [line for line in notes.splitlines() if line.startswith("selectivemae: ")]
+    assert len(said) == 1
+    assert re.match(
+        r"selectivemae: process 1 on \S+, pid \d+, in step 6 \(training\) has not moved for over 2 s", said[0]
+    )
+
+
+@pytest.mark.fault
+def test_a_killed_process_ends_the_job_and_a_restart_goes_on(images: Path, one: Path, tmp_path: Path) -> None:
+    """As a launcher does it that restarts all when one has gone; without --resume."""
+    out = tmp_path / "run"
+    for attempt, (rank, step) in enumerate([(1, 1), (0, 5), (1, 10)]):
+        misbehave = {"what": "kill", "rank": rank, "step": step}
+        done = ranks(
+            2, tmp_path / "notes", train, images, out, attempt=attempt, misbehave=misbehave, prune_ratio=0.4, **MANY
+        )
+        assert done[rank] == {"exit": -9}
+        assert done[1 - rank]["kind"] == "ProcessError"
+        assert f"process {1 - rank} lost another one in step {step + 1}" in done[1 - rank]["error"]
+    done = ranks(2, tmp_path / "notes", train, images, out, attempt=3, prune_ratio=0.4, **MANY)
+    assert [d["result"]["steps"] for d in done] == [12, 12]
+    undisturbed = tmp_path / "undisturbed"
+    ranks(2, tmp_path / "notes", train, images, undisturbed, prune_ratio=0.4, **MANY)
+    assert same_weights(out, undisturbed)
+    assert outcome(out)[0] == {
+        step: figures | {k: outcome(out)[0][step][k] for k in ("time_s", "images_per_s", "wait_s")}
+        for step, figures in outcome(undisturbed)[0].items()
+    }

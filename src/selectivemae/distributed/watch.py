@@ -105,7 +105,7 @@ class Watch:
             key = f"beat/{rank}"
             beats[rank] = beat = json.loads(self.store.get(key)) if self.store.check([key]) else None
             if beat is not None:
-                if self._seen.get(rank, (0, 0.0))[0] != beat["sent"]:
+                if rank not in self._seen or self._seen[rank][0] != beat["sent"]:
                     self._seen[rank] = (beat["sent"], now)
                 ages[rank] = now - self._seen[rank][1]
         if number <= 4:  # a beat that does not change for three of our own is no longer sent

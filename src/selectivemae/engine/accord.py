@@ -64,8 +64,9 @@ class Accord:
         return self.signal is not None
 
     def finish(self) -> None:
-        """The last agreement, when all have left the loop."""
+        """The last agreement, after which there is no step; what still waits is delivered."""
         if self._agreement is not None:
             self._agreement.finish()
+            self._agreement = None
             if self.post:
                 self.post.deliver()

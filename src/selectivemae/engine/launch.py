@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from selectivemae.distributed.gather import together
 from selectivemae.distributed.group import Group
 from selectivemae.distributed.join import joined
 from selectivemae.engine.precision import choose_device
@@ -26,8 +25,6 @@ def processes(device: str = "auto", meet: float = 300.0, hang: float = 1800.0) -
         log.setLevel(logging.ERROR)
     try:
         with joined(group, meet, hang):
-            with together(group):
-                pass  # all are here and have their devices
             yield group
     finally:
         log.setLevel(level)

@@ -184,6 +184,8 @@ def fit(
             state.epochs = position.epoch + share
             state.progress = config.budget.progress(state.epochs, state.samples, state.elapsed)
             state.whole = True
+            if state.progress >= 1.0:
+                accord.finish()  # what others have to report belongs into the last records
             group.beat.at(state.step, "records")
             _after_step(hooks, state, group)
         accord.finish()

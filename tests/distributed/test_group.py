@@ -1,0 +1,96 @@
+"""What launchers say, read from their variables; and meeting others who do not come."""
+
+import time
+
+import pytest
+from rank_runs import free_port
+
+from selectivemae.core.errors import ConfigError, ProcessError
+from selectivemae.distributed.group import Group, first_host
+from selectivemae.distributed.join import joined
+
+TORCHRUN = {
+    "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node7", "MASTER_PORT": "29500",
+    "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "2",
+}  # fmt: skip
+SLURM = {
+    "SLURM_JOB_ID": "4242", "SLURM_STEP_ID": "0", "SLURM_PROCID": "9", "SLURM_NTASKS": "16", "SLURM_LOCALID": "1",
+    "SLURM_JOB_NODELIST": "gpu[003-004,9],big1",
+}  # fmt: skip
+
+
+def test_torchruns_variables() -> None:
+    group = Group.from_environment(TORCHRUN)
+    assert (group.rank, group.world, group.local_rank, group.attempt) == (5, 8, 1, 2)
+    assert (group.address, group.port, group.hosted, group.is_main) == ("node7", 29500, True, False)
+
+
+def test_slurms_variables() -> None:
+    group = Group.from_environment(SLURM)
+    assert (group.rank, group.world, group.local_rank, group.address, group.hosted) == (9, 16, 1, "gpu003", False)
+    assert group.port == Group.from_environment(SLURM | {"SLURM_PROCID": "0"}).port
+    assert 1024 < group.port < 65536
+    assert Group.from_environment(SLURM | {"MASTER_ADDR": "login1", "MASTER_PORT": "777"}).address == "login1"
+
+
+def test_without_a_launcher_a_process_is_by_itself() -> None:
+    assert Group.from_environment({}) == Group.single()
+    batch_script = {k: v for k, v in SLURM.items() if k != "SLURM_STEP_ID"} | {"SLURM_PROCID": "0"}
+    assert Group.from_environment(batch_script) == Group.single()
+    assert Group.from_environment(TORCHRUN | {"WORLD_SIZE": "1", "RANK": "0"}).world == 1
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("alone", "alone"),
+        ("a1,a2", "a1"),
+        ("node[03-07,12],other", "node03"),
+        ("node[12]", "node12"),
+        ("rack[1-2]node[08-09]", "rack1node08"),
+        ("gpu-a[1,3]-ib", "gpu-a1-ib"),
+        ("", ""),
+    ],
+)
+def test_the_first_host_of_a_list(nodes: str, first: str) -> None:
+    assert first_host(nodes) == first
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (TORCHRUN | {"MASTER_ADDR": ""}, "MASTER_ADDR is not set"),
+        (TORCHRUN | {"RANK": "8"}, r"process 8 is none of 0\.\.7"),
+        (TORCHRUN | {"WORLD_SIZE": "eight"}, "WORLD_SIZE must be a number, got 'eight'"),
+        (SLURM | {"SLURM_JOB_NODELIST": ""}, "SLURM_JOB_NODELIST is not set"),
+    ],
+)
+def test_variables_that_do_not_fit(variables: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Group.from_environment(variables)
+
+
+def test_a_batch_is_divided_equally_or_not_at_all() -> None:
+    assert Group(world=4).share(64, "--batch-size") == 16
+    with pytest.raises(ConfigError, match=r"--batch-size 3 cannot be divided among 4 processes: use .* 4"):
+        Group(world=4).share(3, "--batch-size")
+
+
+def test_an_address_where_nobody_answers_is_named_in_time() -> None:
+    port = free_port()
+    began = time.monotonic()
+    with (
+        pytest.raises(ProcessError, match=rf"process 1 of 2 cannot meet the others at 127.0.0.1:{port} within 1 s"),
+        joined(Group(1, 2, address="127.0.0.1", port=port), meet=1.0),
+    ):
+        pass
+    assert time.monotonic() - began < 20
+
+
+def test_missing_processes_are_named_in_time() -> None:
+    port = free_port()
+    with (
+        pytest.raises(ProcessError, match=rf"process 1, 2 of 3 did not come to 127.0.0.1:{port} within 1 s"),
+        joined(Group(0, 3, address="127.0.0.1", port=port), meet=1.0),
+    ):
+        pass

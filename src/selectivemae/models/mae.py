@@ -6,7 +6,7 @@ Shapes: B batch, L patches, V visible, R = L - V masked, E encoder width, D deco
 import torch
 from torch import Tensor, nn
 
-from selectivemae.models.masked import MaskedAutoencoder, MaskedConfig, vit_block
+from selectivemae.models.masked import Grid, MaskedAutoencoder, MaskedConfig, vit_block
 from selectivemae.ops.patches import take
 from selectivemae.ops.phases import phase_at
 from selectivemae.ops.selection import draw_visible
@@ -37,21 +37,23 @@ class MAE(MaskedAutoencoder):
     @torch.no_grad()
     def choose(self, images: Tensor, patches: Tensor, noise_key: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
         """Random visible (B, V) ids; the targets (B, R) are all others."""
-        visible = draw_visible(noise_key, self.number)
-        hidden = torch.ones(len(visible), self.number.patches, dtype=torch.bool, device=visible.device)
+        number = self.numbers[self.grid_of(images)]
+        visible = draw_visible(noise_key, number)
+        hidden = torch.ones(len(visible), number.patches, dtype=torch.bool, device=visible.device)
         hidden.scatter_(1, visible, False)
         # Places of the masked patches in ascending order, with a static shape: a stable sort puts them first.
         order = hidden.int().sort(dim=1, descending=True, stable=True).indices
-        return visible, order[:, : self.number.targets]
+        return visible, order[:, : number.targets]
 
-    def reconstruct(self, latent: Tensor, targets: Tensor, visible: Tensor | None = None) -> Tensor:
+    def reconstruct(self, latent: Tensor, targets: Tensor, visible: Tensor | None = None, grid: Grid = None) -> Tensor:
         """Latent (B, 1 + V, E), target ids (B, R) and visible ids (B, V) to predicted patches (B, R, p*p*C)."""
         if visible is None:
             raise ValueError("MAE's decoder needs the visible ids: reconstruct(latent, targets, visible)")
         x = self.decoder_embed(latent)
-        places = self.mask_token.to(x.dtype).repeat(len(x), self.number.patches, 1)
+        positions = self.table("decoder_pos_embed", grid)
+        places = self.mask_token.to(x.dtype).repeat(len(x), positions.shape[1] - 1, 1)
         places = places.scatter(1, visible.unsqueeze(-1).expand(-1, -1, x.shape[-1]), x[:, 1:])
-        x = torch.cat([x[:, :1], places], dim=1) + self.decoder_pos_embed  # pyright: ignore[reportOperatorIssue]
+        x = torch.cat([x[:, :1], places], dim=1) + positions
         for block in self.decoder_blocks:
             x = block(x)
         return self.decoder_pred(self.decoder_norm(take(x[:, 1:], targets)))

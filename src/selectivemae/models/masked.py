@@ -15,13 +15,16 @@ from selectivemae.models._torchvision import ensure_torchvision
 from selectivemae.models.vit import Architecture, LayerNorm, check_image_size
 from selectivemae.ops.patches import normalise_patches, patchify, take
 from selectivemae.ops.positions import sincos_positions
-from selectivemae.ops.selection import counts
+from selectivemae.ops.selection import Counts, counts
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+Grid = tuple[int, int] | None  # (rows, columns) of patches; None: the model's own
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class MaskedAutoencoder(nn.Module, ABC):
         self.config = config
         self.patch = arch.patch
         self.grid = (config.height // arch.patch, config.width // arch.patch)
-        self.number = counts(self.grid[0] * self.grid[1], config.mask_ratio, config.reconstruction_ratio)
+        self.numbers = {self.grid: self._counts(self.grid)}
         self.patch_embed = PatchProjection(arch.patch, config.in_chans, arch.width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, arch.width))
         self.blocks = nn.ModuleList(vit_block(arch.width, arch.heads) for _ in range(arch.depth))
@@ -88,6 +91,22 @@ class MaskedAutoencoder(nn.Module, ABC):
             values = torch.tensor(getattr(config, name)).reshape(1, -1, 1, 1)
             self.register_buffer(name, values, persistent=False)
 
+    def also_at(self, height: int, width: int) -> None:
+        """Take training steps on images of another size as well: the same share of patches is seen, and positions
+        span the same extent. The patch must divide both sides (ConfigError), and must leave enough patches."""
+        check_image_size(self.config.arch, height, width)
+        grid = (height // self.patch, width // self.patch)
+        if grid not in self.numbers:
+            self.numbers[grid] = self._counts(grid)
+            for name, table in (("pos_embed", self.pos_embed), ("decoder_pos_embed", self.decoder_pos_embed)):
+                positions = sincos_positions(table.shape[-1], *grid, extent=self.grid)  # pyright: ignore
+                self.register_buffer(_at(name, grid), positions.to(self.cls_token.device), persistent=False)
+
+    @property
+    def number(self) -> Counts:
+        """How many patches play which part in images of the model's own size."""
+        return self.numbers[self.grid]
+
     # The four verbs of the Python surface (interface.md) -------------------------------------------------
 
     def select(self, images: Tensor, noise_key: Tensor, progress: float) -> tuple[Tensor, Tensor]:
@@ -100,11 +119,12 @@ class MaskedAutoencoder(nn.Module, ABC):
 
     def encode(self, images: Tensor, visible: Tensor) -> Tensor:
         """Normalised images (B, C, H, W) and visible ids (B, V) to the latent (B, 1 + V, E), class token first."""
-        return self.encode_tokens(self.embed(patchify(images, self.patch), visible))
+        return self.encode_tokens(self.embed(patchify(images, self.patch), visible, self.grid_of(images)))
 
     @abstractmethod
-    def reconstruct(self, latent: Tensor, targets: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Latent (B, 1 + V, E) and target ids (B, R) to predicted patches (B, R, p*p*C)."""
+    def reconstruct(self, latent: Tensor, targets: Tensor, visible: Tensor | None = None, grid: Grid = None) -> Tensor:
+        """Latent (B, 1 + V, E) and target ids (B, R) to predicted patches (B, R, p*p*C); ``grid`` (rows, columns) of
+        patches where the images have another size than the model's own (``also_at``)."""
 
     def loss(self, images: Tensor, prediction: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error per image (B,) fp32 of predicted patches (B, R, p*p*C) at ``targets`` (B, R)."""
@@ -120,22 +140,28 @@ class MaskedAutoencoder(nn.Module, ABC):
     def phase(self, progress: float, device: torch.device | str) -> Tensor:
         """Where the curriculum stands, as a tensor on ``device`` (``Phase.as_tensor``)."""
 
-    def embed(self, patches: Tensor, ids: Tensor | None = None) -> Tensor:
+    def embed(self, patches: Tensor, ids: Tensor | None = None, grid: Grid = None) -> Tensor:
         """Patches (B, L, p*p*C) to tokens with positions: all (B, L, E), or those at ids (B, V) only."""
-        positions = self.positions
+        positions = self.table("pos_embed", grid)[:, 1:]
         if ids is None:
             return self.patch_embed(patches) + positions
         return self.patch_embed(take(patches, ids)) + positions[0][ids]
+
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
+        """(rows, columns) of patches in images (B, C, H, W)."""
+        return images.shape[-2] // self.patch, images.shape[-1] // self.patch
+
+    def table(self, name: str, grid: Grid = None) -> Tensor:
+        """(1, 1 + L, width): ``pos_embed`` or ``decoder_pos_embed`` of a grid, the model's own by default."""
+        return getattr(self, name if grid in (None, self.grid) else _at(name, grid))
 
     @property
     def longest_sequence(self) -> int:
         """The most tokens that any attention of a training step looks at."""
         return 1 + self.number.visible
 
-    @property
-    def positions(self) -> Tensor:
-        """(1, L, E): positions of the patches, without the class token's."""
-        return self.pos_embed[:, 1:]  # pyright: ignore[reportIndexIssue]
+    def _counts(self, grid: tuple[int, int]) -> Counts:
+        return counts(grid[0] * grid[1], self.config.mask_ratio, self.config.reconstruction_ratio)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Tokens (B, V, E) to the normalised latent (B, 1 + V, E)."""
@@ -155,12 +181,15 @@ class MaskedAutoencoder(nn.Module, ABC):
     def forward(self, images: Tensor, noise_key: Tensor, phase: Tensor) -> Tensor:
         """One training step's loss per image (B,) fp32: select, encode, reconstruct, compare.
 
-        Patches are cut once and each is embedded once with gradient, only where it is seen.
+        ``images`` are uint8, or normalised already. Patches are cut once; those that are seen are embedded with
+        gradient, and all others only where the choice looks at them.
         """
-        patches = patchify(images, self.patch)
+        if images.dtype == torch.uint8:
+            images = self.normalise(images)
+        patches, grid = patchify(images, self.patch), self.grid_of(images)
         visible, targets = self.choose(images, patches, noise_key, phase)
-        latent = self.encode_tokens(self.embed(patches, visible))
-        return self.patch_loss(patches, self.reconstruct(latent, targets, visible), targets)
+        latent = self.encode_tokens(self.embed(patches, visible, grid))
+        return self.patch_loss(patches, self.reconstruct(latent, targets, visible, grid), targets)
 
     def pixels(self, images: Tensor) -> Tensor:
         """Normalised images (B, C, H, W) back to [0, 1]."""
@@ -174,6 +203,11 @@ class MaskedAutoencoder(nn.Module, ABC):
         """The encoder's weights under timm's key names."""
         mine = ("cls_token", "pos_embed", "patch_embed.", "blocks.", "norm.")
         return {k: v for k, v in self.state_dict().items() if k.startswith(mine)}
+
+
+def _at(name: str, grid: Grid) -> str:
+    assert grid is not None
+    return f"{name}_{grid[0]}x{grid[1]}"
 
 
 @torch.no_grad()

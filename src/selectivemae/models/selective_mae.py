@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from selectivemae.models._torchvision import ensure_torchvision
-from selectivemae.models.masked import MaskedAutoencoder, MaskedConfig
+from selectivemae.models.masked import Grid, MaskedAutoencoder, MaskedConfig
 from selectivemae.models.vit import LayerNorm
 from selectivemae.ops.phases import phase_at
 from selectivemae.ops.richness import richness_logits
@@ -105,16 +105,17 @@ class SelectiveMAE(MaskedAutoencoder):
     @torch.no_grad()
     def choose(self, images: Tensor, patches: Tensor, noise_key: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
         """Visible (B, V) and target (B, R) ids by progressive semantic token selection."""
-        how = self.selection
+        how, grid = self.selection, self.grid_of(images)
+        number = self.numbers[grid]
         targets_by = self.richness(images, how.for_targets)
         if how.visible_is_uniform:
-            visible = draw_visible(noise_key, self.number)
-            return visible, draw_targets(targets_by, noise_key, visible, self.number, how.mode)
+            visible = draw_visible(noise_key, number)
+            return visible, draw_targets(targets_by, noise_key, visible, number, how.mode)
         by = targets_by if how.for_targets == how.richness else self.richness(images, how.richness)
         with torch.autocast(images.device.type, enabled=False):  # the same choice in every precision of training
-            tokens = self.patch_embed(patches.float()).add_(self.positions)
-        visible = select_visible(tokens, by, noise_key, phase, self.number, how.mode)
-        return visible, draw_targets(targets_by, noise_key, visible, self.number, how.mode)
+            tokens = self.patch_embed(patches.float()).add_(self.table("pos_embed", grid)[:, 1:])
+        visible = select_visible(tokens, by, noise_key, phase, number, how.mode)
+        return visible, draw_targets(targets_by, noise_key, visible, number, how.mode)
 
     @property
     def uses_hog(self) -> bool:
@@ -125,9 +126,9 @@ class SelectiveMAE(MaskedAutoencoder):
         """Richness logits (B, L) of normalised images by a named measure."""
         return richness_logits(self.pixels(images), self.patch, measure, self.selection.temperature)
 
-    def reconstruct(self, latent: Tensor, targets: Tensor, visible: Tensor | None = None) -> Tensor:
+    def reconstruct(self, latent: Tensor, targets: Tensor, visible: Tensor | None = None, grid: Grid = None) -> Tensor:
         """Latent (B, 1 + V, E) and target ids (B, R) to predicted patches (B, R, p*p*C); ``visible`` is not needed."""
-        x = self.mask_token + self.decoder_pos_embed[0, 1:][targets]  # pyright: ignore[reportIndexIssue]
+        x = self.mask_token + self.table("decoder_pos_embed", grid)[0, 1:][targets]
         for block in self.decoder_blocks:
             x = block(x, latent)
         return self.decoder_pred(self.decoder_norm(x))

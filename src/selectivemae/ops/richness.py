@@ -49,6 +49,11 @@ def _gradients(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x, y, strongest.sqrt_()
 
 
+def _fuses(images: Tensor) -> bool:
+    """Whether whole batches are the fast way: on a GPU, and where torch.compile makes one loop of everything."""
+    return images.device.type != "cpu" or torch.compiler.is_compiling()
+
+
 @lru_cache(maxsize=8)
 def _cell_of_pixels(height: int, width: int, cell: int) -> Tensor:
     """(height, width) int32 on the CPU: the number of each pixel's cell, in row-major order."""
@@ -63,8 +68,8 @@ def _votes(magnitude: Tensor, sector: Tensor, cell: int) -> Tensor:
     opposite, and so one unsigned orientation.
     """
     b, h, w = magnitude.shape
-    if magnitude.device.type != "cpu":
-        # index_add_ adds in no fixed order there: a sum per bin is deterministic.
+    if _fuses(magnitude):
+        # index_add_ adds in no fixed order on a GPU: a sum per bin is deterministic, and torch.compile fuses it.
         bins = sector.remainder(BINS)
         return torch.stack([_cell_sums(magnitude * (bins == k), cell) for k in range(BINS)], dim=-1)
     slots = 2 * BINS + 1
@@ -91,7 +96,7 @@ def hog(images: Tensor, patch: int) -> Tensor:
 
     Contrast counts: nothing is normalised per cell.
     """
-    if images.device.type != "cpu":
+    if _fuses(images):
         return _hog(images, patch)
     # One image's planes stay in a core's cache; a whole batch's would be read from memory at every operation.
     return torch.cat([_hog(image, patch) for image in images.split(1)])

@@ -17,7 +17,7 @@ from typing import Any
 
 @dataclass
 class Beat:
-    """How far a process is: the number of places it has come by, and the last one's name."""
+    """How far a process is: the number of places it has come by, and the last named one."""
 
     count: int = 0
     step: int = 0
@@ -28,7 +28,12 @@ class Beat:
 
     def at(self, step: int, doing: str) -> None:
         """Note that this process has come to a place."""
-        self.step, self.doing, self.since = step, doing, time.monotonic()
+        self.step, self.doing = step, doing
+        self.passed()
+
+    def passed(self) -> None:
+        """Note that this process has come by a place that needs no name; all come by the same ones."""
+        self.since = time.monotonic()
         self.count += 1
 
 
@@ -85,8 +90,10 @@ class Watch:
                 if time.monotonic() - self.beat.since > self.timeout:
                     self._look(number := number + 1)
             except RuntimeError as e:  # torch's errors of the network are all of them RuntimeErrors
-                if not self._stopped.is_set():
-                    self.end(f"process {self.rank} no longer reaches the others: {str(e).splitlines()[0]}")
+                # The main thread may come to know it too and say it better; one that waits for a GPU does not.
+                if not self._stopped.wait(max(self.timeout / 4, 3.0)):
+                    why = f"process {self.rank} no longer reaches process 0 ({str(e).splitlines()[0]}): ended"
+                    self.end(why if self.rank == 1 else "")
                 return
 
     def _heed(self) -> None:

@@ -128,8 +128,10 @@ class Trainer:
         scalars: dict[str, Tensor] = {}
         parts = split(batch, self.micro_batch)
         for number, part in enumerate(parts, 1):
+            self.group.beat.passed()
             with autocast(self.config.precision, self.config.device):
                 out = self.parallel.forward(part, progress, number == len(parts))
+            self.group.beat.passed()
             # A sample that could not be read is black and has weight 0: it adds nothing.
             ((out.loss * part.weight).sum() / self.share).backward()
             losses.append(out.loss.detach())

@@ -17,10 +17,13 @@ from selectivemae.curation.hashes import UInt8, fill_masked
 
 Bool = NDArray[np.bool_]
 Float32 = NDArray[np.floating]
+Int16 = NDArray[np.int16]
 SIDE = 256
 _BLOCK = 8
+_PACK = np.array([1 << 16, 1 << 8, 1], np.uint32)  # red, green, blue in one number
 _FLAT_STD = 2.0
 _CLOUD_VALUE, _CLOUD_SATURATION, _CLOUD_STD = 0.80, 0.12, 6.0
+_CLOUD_LEAST = 128  # mean of a block: one with a deviation of 6 and a pixel as bright as cloud lies above
 
 
 class Rule(Settings):
@@ -82,7 +85,8 @@ def border_fill(values: NDArray, levels: tuple[float, ...]) -> Bool:
     height, width = values.shape[:2]
     out = np.zeros((height, width), bool)
     edge = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
-    present = [level for level in levels if (edge == level).all(axis=1).any()]
+    channels = range(values.shape[2])  # an .all(axis=2) would take several times as long
+    present = [lv for lv in levels if np.logical_and.reduce([edge[:, c] == lv for c in channels]).any()]
     if not present:
         return out
     from scipy import ndimage  # slow to load, and few pictures have a collar
@@ -97,31 +101,37 @@ def border_fill(values: NDArray, levels: tuple[float, ...]) -> Bool:
 
 
 def statistics(pixels: UInt8, grey: UInt8, mask: Bool) -> Statistics:
-    """Figures of a tile: ``pixels`` (H, W, 3), their luma ``grey`` (H, W), and ``mask`` (H, W), True = no data."""
+    """Figures of a tile: ``pixels`` (H, W, 3), their luma ``grey`` (H, W), and ``mask`` (H, W), True = no data.
+
+    Sums are taken of whole numbers, so that the figures are the same on every machine.
+    """
     height, width = grey.shape
     factor = -(-max(height, width) // SIDE)
-    nodata = float(np.count_nonzero(mask)) / mask.size
     filled = fill_masked(grey, mask)
-    small = np.asarray(Image.fromarray(filled).reduce(factor)) if factor > 1 else filled
-    counts = np.bincount(small.ravel(), minlength=256)
-    levels = np.arange(256)
+    image = Image.fromarray(filled)
+    if factor > 1:
+        image = image.reduce(factor)
+    small = np.asarray(image)
+    counts, levels = np.array(image.histogram()), np.arange(256)
     total = small.size
     mean = float(counts @ levels) / total
     variance = max(float(counts @ (levels * levels)) / total - mean * mean, 0.0)
     share = counts[counts > 0] / total
-    wide = small.astype(np.int16)
-    blocks = _block_variance(small)
+    bend, noise = _second_differences(small)
+    block_mean, block_variance = _blocks(small)
+    smooth = block_variance < _CLOUD_STD**2
+    smooth &= block_mean > _CLOUD_LEAST
     return Statistics(
         mean=mean,
         std=variance**0.5,
         entropy=float(-(share * np.log2(share)).sum()),
-        flat_share=float((blocks < _FLAT_STD**2).mean()) if blocks.size else 0.0,
-        noise=_noise(wide) / variance**0.5 if variance > 0 else 0.0,
-        nodata=nodata,
+        flat_share=float(np.count_nonzero(block_variance < _FLAT_STD**2)) / max(block_variance.size, 1),
+        noise=noise / variance**0.5 if variance > 0 else 0.0,
+        nodata=float(np.count_nonzero(mask)) / mask.size,
         saturated=float(counts[:3].sum() + counts[253:].sum()) / total,
-        cloud=_cloud(pixels[::factor, ::factor], blocks) if counts[179:].any() else 0.0,
-        blur=_laplacian_variance(wide) / variance if variance > 0 else 0.0,
-        detail=_detail(filled),
+        cloud=_cloud(pixels[::factor, ::factor], smooth),
+        blur=(_power(bend) - _mean(bend) ** 2) / variance if variance > 0 and bend.size else 0.0,
+        detail=_detail(filled, bend if factor == 1 else None),
     )
 
 
@@ -157,8 +167,9 @@ def distinct_colours(pixels: UInt8) -> int:
     area = pixels.shape[0] * pixels.shape[1]
     for samples in (1024, 65536):  # a picture shows its many colours at once
         step = max(1, int(np.ceil((area / samples) ** 0.5)))
-        lattice = pixels[::step, ::step].astype(np.uint32)
-        count = len(np.unique((lattice[..., 0] << 16) | (lattice[..., 1] << 8) | lattice[..., 2]))
+        lattice = pixels[::step, ::step].reshape(-1, 3).astype(np.uint32) @ _PACK
+        lattice.sort()
+        count = 1 + int(np.count_nonzero(lattice[1:] != lattice[:-1]))
         if count > 64:
             break
     return count
@@ -184,64 +195,79 @@ def jpeg_quality(data: bytes) -> float:
     return 100.0
 
 
-def _block_variance(grey: UInt8) -> Float32:
-    """Variance of each whole block of 8x8 pixels."""
+def _second_differences(grey: UInt8) -> tuple[Int16, float]:
+    """Laplacian (H - 2, W - 2) of ``grey`` (H, W), and the standard deviation of the noise, from what is left after a
+    second difference along both axes (Immerkær 1996)."""
+    wide = grey.astype(np.int16)
+    twice = 2 * wide[1:-1]
+    down = wide[2:] + wide[:-2] - twice
+    laplacian = wide[1:-1, 2:] + wide[1:-1, :-2]
+    laplacian += down[:, 1:-1]
+    laplacian -= twice[:, 1:-1]
+    both = down[:, 2:] + down[:, :-2]
+    both -= down[:, 1:-1]
+    both -= down[:, 1:-1]
+    return laplacian, _mean(np.abs(both, out=both)) * (np.pi / 2) ** 0.5 / 6
+
+
+def _mean(values: Int16) -> float:
+    return float(values.sum(dtype=np.int64)) / max(values.size, 1)
+
+
+def _power(values: Int16) -> float:
+    """Mean of the squares."""
+    flat = values.astype(np.float64).ravel()
+    return float(flat @ flat) / max(values.size, 1)
+
+
+def _blocks(grey: UInt8) -> tuple[Float32, Float32]:
+    """Mean and variance of each whole block of 8x8 pixels."""
     height, width = (side // _BLOCK * _BLOCK for side in grey.shape)
     values = grey[:height, :width].astype(np.float32)
     count = np.float32(_BLOCK * _BLOCK)
     mean = _block_sums(values) / count
-    return _block_sums(values * values) / count - mean * mean
+    return mean, _block_sums(values * values) / count - mean * mean
 
 
 def _block_sums(values: Float32) -> Float32:
     rows = np.add.reduce(values.reshape(-1, _BLOCK, values.shape[1]), axis=1)
-    return np.add.reduce(rows.reshape(len(rows), -1, _BLOCK), axis=2)
+    out = rows[:, ::_BLOCK].copy()
+    for column in range(1, _BLOCK):
+        out += rows[:, column::_BLOCK]
+    return out
 
 
-def _noise(grey: NDArray[np.int16]) -> float:
-    """Standard deviation of the noise, from what is left after two second differences (Immerkær 1996)."""
-    rows = grey[2:] - 2 * grey[1:-1] + grey[:-2]
-    both = rows[:, 2:] - 2 * rows[:, 1:-1] + rows[:, :-2]
-    return float(np.abs(both).mean(dtype=np.float64)) * (np.pi / 2) ** 0.5 / 6
-
-
-def _laplacian_variance(grey: NDArray[np.int16]) -> float:
-    inner = grey[1:-1, 1:-1]
-    value = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner
-    return float(value.astype(np.float32).var())
-
-
-def _cloud(pixels: UInt8, block_variance: Float32) -> float:
-    """Share of bright, colourless pixels in smooth blocks. Snow, salt and roofs look alike: a hint, no more."""
-    rows, columns = block_variance.shape
-    red, green, blue = (pixels[: rows * _BLOCK, : columns * _BLOCK, c] for c in range(3))
+def _cloud(pixels: UInt8, smooth: Bool) -> float:
+    """Share of bright, colourless pixels of (H, W, 3) in ``smooth`` blocks. Snow, salt and roofs look alike: a hint, no
+    more."""
+    if not smooth.any():
+        return 0.0
+    rows, columns = smooth.shape
+    blocks = pixels[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK, 3)
+    red, green, blue = np.moveaxis(blocks.swapaxes(1, 2)[smooth], -1, 0)
     high = np.maximum(np.maximum(red, green), blue)
     low = np.minimum(np.minimum(red, green), blue)
     bright = (high > _CLOUD_VALUE * 255) & (high - low < (_CLOUD_SATURATION * high.astype(np.float32)))
-    share = _block_sums(bright.astype(np.float32)) / _BLOCK**2
-    return float((share * (block_variance < _CLOUD_STD**2)).mean()) if share.size else 0.0
+    return float(np.count_nonzero(bright)) / (smooth.size * _BLOCK**2)
 
 
-def _detail(grey: UInt8) -> float:
+def _detail(grey: UInt8, laplacian: Int16 | None) -> float:
     """Twice the power of second differences against that at half the resolution, at most 1, from the middle 512 pixels.
 
     The two are about equal for pictures with the usual spectrum (power falling with the square of the frequency) and
-    16 times apart for smooth ones, so that a picture scaled up stays well below 1.
+    16 times apart for smooth ones, so that a picture scaled up stays well below 1. ``laplacian`` is that of ``grey``
+    where it is known.
     """
     height, width = (min(side // 2 * 2, 512) for side in grey.shape[:2])
     if min(height, width) < 8:
         return 1.0
     top, left = (grey.shape[0] - height) // 2, (grey.shape[1] - width) // 2
-    full = grey[top : top + height, left : left + width].astype(np.float32)
-    fine, coarse = _difference_power(full), _difference_power(_halved(full))
+    full = grey[top : top + height, left : left + width].astype(np.int16)
+    rows = full[::2] + full[1::2]
+    fine = _power(_laplacian(full) if laplacian is None else laplacian)
+    coarse = _power(_laplacian(rows[:, ::2] + rows[:, 1::2])) / 16  # sums of four in place of means
     return min(1.0, 2 * fine / coarse) if coarse > 0 else 1.0
 
 
-def _difference_power(grey: Float32) -> float:
-    value = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - np.float32(4) * grey[1:-1, 1:-1]
-    return float(np.vdot(value, value)) / value.size
-
-
-def _halved(grey: Float32) -> Float32:
-    rows = grey[::2] + grey[1::2]
-    return (rows[:, ::2] + rows[:, 1::2]) / np.float32(4)
+def _laplacian(grey: Int16) -> Int16:
+    return grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]

@@ -23,7 +23,7 @@ Int64 = NDArray[np.int64]
 
 ORIENTATIONS = 8
 VERSION = "rsph-v1"
-_FLOAT32_EXACT = 1 << 16  # longest side whose row sums of 8-bit values stay below 2**24
+_FLOAT32_EXACT = 1 << 16  # least height whose sums of 8-bit values over a cell may reach 2**24
 
 
 def fill_masked(grey: UInt8, mask: NDArray[np.bool_]) -> UInt8:
@@ -36,14 +36,22 @@ def fill_masked(grey: UInt8, mask: NDArray[np.bool_]) -> UInt8:
 
 
 @lru_cache(maxsize=64)
-def _coverage(length: int, cells: int, exact: type) -> NDArray[np.floating]:
-    """Integer weights (length, cells): how many of a pixel's ``cells`` units lie in each cell of ``length`` units."""
-    start = np.arange(length, dtype=np.int64)[:, None] * cells
-    edge = np.arange(cells, dtype=np.int64)[None, :] * length
-    overlap = np.minimum(start + cells, edge + length) - np.maximum(start, edge)
+def _coverage(length: int, exact: type) -> NDArray[np.floating]:
+    """Integer weights (64, length): how many of a pixel's 64 units lie in each cell of ``length`` units."""
+    start = np.arange(length, dtype=np.int64)[None, :] * 64
+    edge = np.arange(64, dtype=np.int64)[:, None] * length
+    overlap = np.minimum(start + 64, edge + length) - np.maximum(start, edge)
     weights = np.maximum(overlap, 0).astype(exact)
     weights.flags.writeable = False
     return weights
+
+
+def _cell_sums(values: NDArray, exact: type) -> NDArray:
+    """Sums (64, N) of ``values`` (length, N) over 64 cells, in units of 1/64; ``exact`` holds them without rounding."""
+    length = len(values)
+    if length % 64:
+        return _coverage(length, exact) @ values.astype(exact)
+    return np.add.reduce(values.reshape(64, length // 64, -1), axis=1, dtype=exact) * exact(64)
 
 
 def area_means(grey: UInt8) -> tuple[Int64, Int64]:
@@ -53,9 +61,8 @@ def area_means(grey: UInt8) -> tuple[Int64, Int64]:
     int64 (0..65280), and mirroring or transposing the image does the same to them, exactly.
     """
     height, width = grey.shape
-    exact = np.float32 if max(height, width) < _FLOAT32_EXACT else np.float64
-    rows = grey.astype(exact) @ _coverage(width, 64, exact)
-    fine = (_coverage(height, 64, exact).T.astype(np.float64) @ rows.astype(np.float64)).astype(np.int64)
+    rows = _cell_sums(grey, np.float32 if height < _FLOAT32_EXACT else np.float64)
+    fine = _cell_sums(np.ascontiguousarray(rows.T), np.float64).T.astype(np.int64)
     coarse = fine.reshape(32, 2, 32, 2).sum(axis=(1, 3)) // 4  # a cell of 32 is four of 64 at twice the resolution
     area = width * height
     return (256 * fine + area // 2) // area, (256 * coarse + area // 2) // area

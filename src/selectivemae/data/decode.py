@@ -168,8 +168,13 @@ def sniff(data: bytes) -> str:
 
 def luma(rgb: UInt8) -> UInt8:
     """ITU-R BT.601 luma (..., ) uint8 of RGB (..., 3), in the integer form that Pillow's mode L uses."""
-    wide = rgb.astype(np.uint32)
-    return ((19595 * wide[..., 0] + 38470 * wide[..., 1] + 7471 * wide[..., 2] + 0x8000) >> 16).astype(np.uint8)
+    red, green, blue = (rgb[..., channel].astype(np.uint32) for channel in range(3))
+    for plane, weight in ((red, 19595), (green, 38470), (blue, 7471)):
+        plane *= np.uint32(weight)
+    red += green
+    red += blue
+    red += np.uint32(0x8000)
+    return (red >> np.uint32(16)).astype(np.uint8)
 
 
 def fit_channels(pixels: UInt8, channels: int) -> UInt8:

@@ -32,6 +32,7 @@ from selectivemae.models.rvsa import RVSA
 from selectivemae.models.vit import Architecture
 from selectivemae.weights.convert import Relabelled, adapt_channels, find_layout, fit, relabel, resample_positions
 from selectivemae.weights.layouts import LAYOUTS
+from selectivemae.weights.load import load_encoder
 
 State = dict[str, Tensor]
 
@@ -239,6 +240,21 @@ def test_few_missing_tensors_are_noted_not_silent() -> None:
     assert any("norm.bias" in note for note in fitted.notes)
     assert fitted.coverage.missing == ("norm.bias",)
     assert "norm.bias" in str(fitted.coverage)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda s: s.pop("blocks.7.mlp.fc2.weight"), lambda s: s.update({"blocks.7.norm1.bias": torch.zeros(3)})],
+)
+def test_a_hole_in_a_block_is_an_error_whatever_the_coverage(change: Callable[[State], Any], tmp_path: Path) -> None:
+    state = dict(vit(depth=12).state_dict())
+    change(state)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"w\.pth: layout vit leaves holes in the blocks: blocks\.7\."):
+        load_encoder(tmp_path / "w.pth")
+    lines: list[str] = []
+    load_encoder(tmp_path / "w.pth", partial=True, report=lines.append)
+    assert "1 tensors keep their fresh values: blocks.7." in lines[1]
 
 
 def test_names_that_collide_are_an_error() -> None:

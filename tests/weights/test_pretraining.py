@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from synthetic_weights import mae_extras, prefixed, scalemae_extras, selectivemae_extras, vit
 from torch import Tensor
 
 from selectivemae.core.errors import WeightsError
@@ -160,6 +161,48 @@ def test_beginning_from_other_weights(tmp_path: Path) -> None:
         WeightsError, match=r"does not fit the encoder vit_tiny_patch16: wrong shape: patch_embed\.proj"
     ):
         begin_from(other, str(tmp_path / "old.safetensors"), said.append)
+
+
+STYLES: dict[str, Callable[[Any], State]] = {
+    "mae": lambda m: m.state_dict() | mae_extras(),
+    "selectivemae": lambda m: prefixed(m.state_dict() | selectivemae_extras(), "module."),
+    "scalemae": lambda m: m.state_dict() | scalemae_extras(),
+    "vit": lambda m: prefixed(dict(m.state_dict()), "encoder."),
+    "ssl4eo-moco": lambda m: (
+        prefixed(dict(m.state_dict()), "module.base_encoder.") | {"module.predictor.0.weight": ONE}
+    ),
+    "ssl4eo-dino": lambda m: prefixed(dict(m.state_dict()), "module.backbone.") | {"module.head.mlp.0.weight": ONE},
+}
+ONE = torch.ones(1, 1)
+
+
+@pytest.mark.parametrize("layout", STYLES)
+def test_beginning_from_every_layout_of_a_vision_transformer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    monkeypatch.setitem(SIZES, "tiny", (2, 192, 3, 64, 2))
+    channels = 13 if layout.startswith("ssl4eo") else 3
+    source = vit(in_chans=channels)
+    torch.save({"model": STYLES[layout](source)}, tmp_path / "w.pth")
+    new = create_model("vit_tiny_patch16", "mae", 96, decoder_depth=1)
+    positions, said = new.state_dict()["pos_embed"].clone(), []
+    begin_from(new, str(tmp_path / "w.pth"), said.append)
+    encoder = {k: v for k, v in source.state_dict().items() if k != "pos_embed"}
+    if channels == 13:
+        encoder["patch_embed.proj.weight"] = encoder["patch_embed.proj.weight"][:, [3, 2, 1]]
+        assert "input channels 13 -> 3: bands (3, 2, 1)" in said[0]
+    for key, value in encoder.items():
+        assert torch.equal(new.state_dict()[key], value), key
+    assert torch.equal(new.state_dict()["pos_embed"], positions)
+    assert f"layout {layout}, " in said[-1]
+
+
+def test_beginning_from_another_kind_of_network_is_refused(tmp_path: Path) -> None:
+    import timm
+
+    torch.save(timm.create_model("resnet18", num_classes=0).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="resnet is no plain vision transformer"):
+        begin_from(create_model("vit_tiny_patch16", image_size=96, decoder_depth=1), str(tmp_path / "w.pth"), print)
 
 
 @pytest.mark.usefixtures("narrow")

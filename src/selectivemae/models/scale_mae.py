@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from selectivemae.models._torchvision import ensure_torchvision
-from selectivemae.models.vit import Architecture, LayerNorm, check_image_size
+from selectivemae.models.vit import Architecture, encoder_arguments
 
 ensure_torchvision()
 
@@ -22,19 +22,7 @@ class ScaleMAEEncoder(VisionTransformer):
     """
 
     def __init__(self, arch: Architecture, image_size: tuple[int, int], in_chans: int, gsd_ratio: float = 1.0) -> None:
-        check_image_size(arch, *image_size)
-        super().__init__(
-            img_size=image_size,
-            patch_size=arch.patch,
-            in_chans=in_chans,
-            num_classes=0,
-            embed_dim=arch.width,
-            depth=arch.depth,
-            num_heads=arch.heads,
-            norm_layer=LayerNorm,
-            pos_embed="none",
-            dynamic_img_size=True,
-        )
+        super().__init__(**encoder_arguments(arch, image_size, in_chans), pos_embed="none")
         self.gsd_ratio = gsd_ratio
 
     def _pos_embed(self, x: Tensor) -> Tensor:

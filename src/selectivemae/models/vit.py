@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -80,21 +80,27 @@ def build_encoder(
     ensure_torchvision()
     from timm.models.vision_transformer import VisionTransformer
 
-    arch = architecture(name, patch_size)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    check_image_size(arch, *size)
-    return VisionTransformer(
-        img_size=size,
-        patch_size=arch.patch,
-        in_chans=in_chans,
-        num_classes=0,
-        embed_dim=arch.width,
-        depth=arch.depth,
-        num_heads=arch.heads,
-        qkv_bias=True,
-        norm_layer=LayerNorm,
-        dynamic_img_size=True,
-    )
+    return VisionTransformer(**encoder_arguments(architecture(name, patch_size), size, in_chans))
+
+
+def encoder_arguments(arch: Architecture, image_size: tuple[int, int], in_chans: int) -> dict[str, Any]:
+    """What timm's ``VisionTransformer`` is built with: no head, images (height, width) of any size at run time.
+
+    ConfigError when the patch does not divide the image.
+    """
+    check_image_size(arch, *image_size)
+    return {
+        "img_size": image_size,
+        "patch_size": arch.patch,
+        "in_chans": in_chans,
+        "num_classes": 0,
+        "embed_dim": arch.width,
+        "depth": arch.depth,
+        "num_heads": arch.heads,
+        "norm_layer": LayerNorm,
+        "dynamic_img_size": True,
+    }
 
 
 def timm_name(arch: Architecture) -> str:

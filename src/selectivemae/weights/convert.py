@@ -22,6 +22,7 @@ Grid = tuple[int, int]
 
 MIN_COVERAGE = 0.95
 NOTHING = r"(?!)"  # a pattern that nothing matches
+_BLOCK = re.compile(r"(?:blocks|layers?\d*)\.")
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def fit(
     source_grid: Grid | None = None,
     fresh: str = NOTHING,
     minimum: float = MIN_COVERAGE,
+    partial: bool = False,
     where: str = "weights",
 ) -> Fitted:
     """Adapt relabelled weights to a model's state dict ``target`` (shapes alone are read) and check them.
@@ -133,7 +135,8 @@ def fit(
     Positions are resampled to ``grid`` (rows, columns of patches; square when not given), tables of relative
     positions along their length, input channels adapted. Tensors that match the pattern ``fresh`` may be missing:
     a backbone that starts from a plainer one's weights lacks them. Raises ``WeightsError`` naming keys when less
-    than ``minimum`` of the model's tensors are covered.
+    than ``minimum`` of the model's tensors are covered, or any of a block (a layer at random amid trained ones spoils
+    all), unless a ``partial`` encoder is wanted.
     """
     state, notes = dict(relabelled.state), []
     if (positions := target.get("pos_embed")) is not None and "pos_embed" in state:
@@ -161,8 +164,14 @@ def fit(
     coverage = Coverage(
         tuple(matched), tuple(missing), tuple(misshapen), (*relabelled.unexpected, *extra), relabelled.dropped
     )
-    if coverage.share < minimum:
-        raise WeightsError(f"{where}: layout {relabelled.layout.name} covers only {coverage}")
+    if not partial:
+        if coverage.share < minimum:
+            raise WeightsError(f"{where}: layout {relabelled.layout.name} covers only {coverage}")
+        if holes := [key for key in (*missing, *misshapen) if _BLOCK.match(key)]:
+            raise WeightsError(
+                f"{where}: layout {relabelled.layout.name} leaves holes in the blocks: {some(holes)}; "
+                "load_encoder(..., partial=True) takes such a file"
+            )
     if missing or misshapen:
         notes.append(f"{len(missing) + len(misshapen)} tensors keep their fresh values: {some((*missing, *misshapen))}")
     return Fitted({key: state[key] for key in matched}, coverage, tuple(notes))

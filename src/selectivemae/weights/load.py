@@ -38,6 +38,7 @@ def load_encoder(
     in_chans: int | None = None,
     pool: Pool | None = None,
     gsd_ratio: float = 1.0,
+    partial: bool = False,
     seed: int = 0,
     report: Report | None = None,
 ) -> nn.Module:
@@ -52,7 +53,8 @@ def load_encoder(
     ``gsd_ratio`` is Scale-MAE's: ground sampling distance of the images over that of its training.
     ``report`` gets one line for the coverage and for everything adapted; by default they are logged.
     Vision transformers come as timm's ``VisionTransformer`` (images (B, C, H, W) of any size that the patch divides;
-    ``forward_features`` gives (B, 1 + L, E)). Raises ``WeightsError`` when less than 95 % of the encoder is covered.
+    ``forward_features`` gives (B, 1 + L, E)). Raises ``WeightsError`` when less than 95 % of the encoder is covered or
+    any tensor of a block is not, unless a ``partial`` encoder will do: what is missing keeps its fresh values.
     """
     say = report or log.info
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -65,11 +67,11 @@ def load_encoder(
         elif scheme == "timm":
             model = _timm(name, size, in_chans, pretrained=True)
         elif scheme == "hf":
-            model = _from_path(_fetched(name), layout, backbone, size, in_chans, say)
+            model = _from_path(_fetched(name), layout, backbone, size, in_chans, partial, say)
         elif str(weights) in names():
-            model = _from_path(kept_file(str(weights)), layout, backbone, size, in_chans, say)
+            model = _from_path(kept_file(str(weights)), layout, backbone, size, in_chans, partial, say)
         else:
-            model = _from_path(Path(weights), layout, backbone, size, in_chans, say)
+            model = _from_path(Path(weights), layout, backbone, size, in_chans, partial, say)
     if gsd_ratio != 1:
         if not hasattr(model, "gsd_ratio"):
             raise ConfigError(f"{weights}: a ground sampling distance means something to Scale-MAE only")
@@ -95,6 +97,7 @@ def _from_path(
     backbone: Backbone | None,
     size: Size | None,
     in_chans: int | None,
+    partial: bool,
     say: Report,
 ) -> nn.Module:
     """A file of weights, or a folder; one with timm's ``config.json`` may hold any of its models."""
@@ -102,7 +105,7 @@ def _from_path(
     config = _timm_config(file.parent)
     if file.name == "model.safetensors" and config and not layout_name and not backbone:
         return _timm(f"local-dir:{file.parent}", size, in_chans, pretrained=True, family=config["architecture"])
-    return _from_file(file, layout_name, backbone, size, in_chans, say)
+    return _from_file(file, layout_name, backbone, size, in_chans, partial, say)
 
 
 def _timm_config(folder: Path) -> dict[str, Any] | None:
@@ -120,6 +123,7 @@ def _from_file(
     backbone: Backbone | None,
     size: Size | None,
     in_chans: int | None,
+    partial: bool,
     say: Report,
 ) -> nn.Module:
     where = str(file)
@@ -140,7 +144,13 @@ def _from_file(
         rows, columns = built.grid
         source_grid = (native[0] * rows // (size or native)[0], native[1] * columns // (size or native)[1])
     fitted = fit(
-        relabelled, built.model.state_dict(), grid=built.grid, source_grid=source_grid, fresh=fresh, where=where
+        relabelled,
+        built.model.state_dict(),
+        grid=built.grid,
+        source_grid=source_grid,
+        fresh=fresh,
+        partial=partial,
+        where=where,
     )
     built.model.load_state_dict(fitted.state, strict=False)
     say(f"{where}: layout {layout.name} as {built.name}, {fitted.coverage}")

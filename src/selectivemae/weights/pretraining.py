@@ -20,6 +20,7 @@ from selectivemae.models.mae import MAE
 from selectivemae.models.masked import MaskedAutoencoder, MaskedConfig
 from selectivemae.models.selective_mae import SelectionConfig, SelectiveMAE
 from selectivemae.models.vit import SIZES, Architecture, stock_timm_name
+from selectivemae.weights.convert import adapt_channels, find_layout, relabel
 from selectivemae.weights.files import read_state_dict
 from selectivemae.weights.info import EncoderInfo, write_encoder
 
@@ -148,20 +149,32 @@ def _from_shapes(
 def begin_from(model: MaskedAutoencoder, weights: str, report: Callable[[str], None]) -> None:
     """Fill a fresh model with the weights of another pre-training (``--init``), decoder and all where both are alike.
 
-    ``weights`` is a run folder or an MAE-style file of either method. The encoder must match; decoder weights are
-    taken where names and shapes do. Positions stay the model's own, so image sizes may differ. WeightsError names what
-    does not fit; ``report`` gets one line on what was taken.
+    ``weights`` is a run folder, or a file of any layout of a plain vision transformer (MAE and SelectiveMAE with
+    decoder, SatMAE, Scale-MAE, SSL4EO, a bare encoder ...). The encoder must match, but for input channels, which are
+    adapted; decoder weights are taken where names and shapes do. Positions stay the model's own, so image sizes may
+    differ. WeightsError names what does not fit; ``report`` gets a line on what was taken, and one on adapted channels.
     """
     file = find_pretraining_file(Path(weights))
-    state = _strip(read_state_dict(file))
+    raw = read_state_dict(file)
+    layout = find_layout(raw, where=str(file))
+    if layout.family not in ("vit", "scalemae"):
+        raise WeightsError(f"{file}: {layout.name} is no plain vision transformer, as pre-training needs one")
+    inside = relabel(raw, layout, str(file)).state
+    for name in layout.inputs:
+        if inside[name].shape[1] != model.config.in_chans:
+            inside[name], said = adapt_channels(inside[name], model.config.in_chans, str(file))
+            report(f"{file}: {said}")
     own = {k: v for k, v in model.state_dict().items() if k not in ("pos_embed", "decoder_pos_embed")}
     encoder = {k: v for k, v in own.items() if not k.startswith(("decoder_", "mask_token"))}
+    state = _strip(raw) | {k: v for k, v in inside.items() if k in encoder}
     problems = _problems(encoder, {k: v for k, v in state.items() if k in encoder})
     if problems:
         raise WeightsError(f"{file} does not fit the encoder {model.config.arch.name}: {problems}")
     taken = {k: state[k] for k, v in own.items() if k in state and state[k].shape == v.shape}
     model.load_state_dict(taken, strict=False)
-    report(f"{file}: {len(taken)} of {len(own)} weights taken, {len(encoder)} of them the encoder's")
+    report(
+        f"{file}: layout {layout.name}, {len(taken)} of {len(own)} weights taken, {len(encoder)} of them the encoder's"
+    )
 
 
 def pretraining_metadata(create: dict) -> dict[str, str]:

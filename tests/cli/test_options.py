@@ -24,6 +24,7 @@ OPTIONS = {
         data data-root out
         model method image-size patch-size channels decoder-depth self-attention norm-pix init
         mask-ratio reconstruction-ratio richness target-richness richness-mode temperature order phase-boundaries
+        early-sizes early-share compile
         epochs samples-seen minutes batch-size micro-batch
         lr base-lr lr-scale-by-tokens min-lr warmup-epochs weight-decay betas clip-grad prune-ratio prune-until
         crop-scale turns device precision workers seed bf16-gradients meet-timeout hang-timeout
@@ -37,12 +38,12 @@ OPTIONS = {
     "data pack": "channels data-root json out overwrite quiet resume size workers",
     "data check": "json quiet sample threads",
     "curate run": """
-        against chunk-members chunk-mib config dry-run encoding json max-quarantine name out overwrite
-        preset quiet resume seed shard-mib shard-samples sources verbose worker-memory-gib workers
+        against chunk-members chunk-mib config decisions dry-run encoding json max-quarantine name out overwrite
+        preset quiet resume review seed shard-mib shard-samples sources temporal verbose worker-memory-gib workers
     """,
     "curate add": """
-        against chunk-members chunk-mib config encoding json max-quarantine name out preset quiet seed
-        shard-mib shard-samples sources verbose worker-memory-gib workers
+        against chunk-members chunk-mib config decisions encoding json max-quarantine name out preset quiet review seed
+        shard-mib shard-samples sources temporal verbose worker-memory-gib workers
     """,
     "curate verify": "deep json",
     "curate compact": "json",

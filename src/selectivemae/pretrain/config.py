@@ -51,6 +51,12 @@ class PretrainConfig(Settings):
     phase_boundaries: tuple[float, ...] | None = Field(
         default=None, description="Begin and end of each ramp between phases, as shares of training"
     )
+    early_sizes: tuple[Count, ...] = Field(
+        default=(), description="Smaller image sizes to begin with, in turn, each for an equal part of the early share"
+    )
+    early_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.5, description="Share of training after which images have their full size (with --early-sizes)"
+    )
     # length and optimisation
     epochs: Positive | None = Field(default=None, description="Length in passes over the data (100)")
     samples_seen: Count | None = Field(default=None, description="Length in images instead")
@@ -82,6 +88,9 @@ class PretrainConfig(Settings):
     # machine
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="Of matrix products")
+    compile: Literal["off", "on", "graphs"] = Field(
+        default="off", description="Fused kernels of the whole step (on), replayed as CUDA graphs (graphs)"
+    )
     workers: int | Literal["auto"] = Field(default="auto", description="Processes that decode images")
     bf16_gradients: bool = Field(default=False, description="Gradients travel between processes as bfloat16")
     meet_timeout: Positive = Field(default=300.0, description="Seconds within which all processes must have met")
@@ -121,6 +130,8 @@ class PretrainConfig(Settings):
             )
         if isinstance(self.workers, int) and self.workers < 0:
             raise ValueError("--workers must be 0 or more, or auto")
+        if self.compile == "graphs" and self.micro_batch is not None:
+            raise ValueError("--compile graphs replays a whole batch: leave --micro-batch out, or use --compile on")
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"--crop-scale must be two ascending shares of the area, got {low} {high}")

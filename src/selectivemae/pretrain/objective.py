@@ -110,6 +110,8 @@ def check_compiler(device: torch.device, graphs: bool = False) -> None:
         if graphs:
             raise ConfigError("--compile graphs needs a GPU (CUDA graphs): use --compile on")
         if not shutil.which(os.environ.get("CXX", "")) and not any(map(shutil.which, ("g++", "clang++", "c++"))):
-            raise ConfigError("--compile on a CPU needs a C++ compiler: install g++ or clang++, or leave the option out")
+            raise ConfigError(
+                "--compile on a CPU needs a C++ compiler: install g++ or clang++, or leave the option out"
+            )
     elif importlib.util.find_spec("triton") is None:
         raise ConfigError("--compile on a GPU needs Triton, which comes with torch's CUDA builds: reinstall torch")

@@ -47,7 +47,7 @@ from selectivemae.pretrain.picture_hook import PictureHook, Report
 from selectivemae.pretrain.pictures import fixed_images
 from selectivemae.pretrain.probe_hook import Probe, ProbeHook
 from selectivemae.pretrain.prune_hook import PruneHook
-from selectivemae.pretrain.settle import IDENTITY, budget_of, identity, model_arguments, schedule_of, settle
+from selectivemae.pretrain.settle import IDENTITY, budget_of, early_of, identity, model_arguments, schedule_of, settle
 from selectivemae.pretrain.track import check_trackers, open_metrics
 from selectivemae.weights.pretraining import begin_from, pretraining_metadata, save_encoder
 
@@ -125,7 +125,9 @@ class _Run:
         self.model.to(self.device)
         if self.checkpoint is None:  # process 0 may have begun from a file
             same_weights(self.model, self.group)
-        self.objective = PretrainObjective(self.model, self.config.weight_decay)
+        self.objective = PretrainObjective(
+            self.model, self.config.weight_decay, early=early_of(self.config), compiled=self.config.compile
+        )
         self.optimizer = adamw(self.objective.parameter_groups(), self.config.betas)
         if self.checkpoint:
             restore_optimizer(self.optimizer, self.model, self.checkpoint.optimizer)

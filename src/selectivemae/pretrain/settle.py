@@ -6,8 +6,12 @@ from typing import Any
 from selectivemae.core.errors import ConfigError
 from selectivemae.data.stores import Store
 from selectivemae.engine.optim import Budget, Schedule
+from selectivemae.engine.precision import choose_device
 from selectivemae.models.create import METHOD_DEFAULTS
+from selectivemae.models.vit import architecture, check_image_size
+from selectivemae.ops.selection import counts
 from selectivemae.pretrain.config import PretrainConfig
+from selectivemae.pretrain.objective import EarlySizes, check_compiler
 
 log = logging.getLogger("selectivemae")
 
@@ -32,7 +36,27 @@ def settle(config: PretrainConfig) -> PretrainConfig:
     }
     if config.epochs is None and config.samples_seen is None and config.minutes is None:
         filled["epochs"] = 100.0
-    return PretrainConfig.build(config.settled(), filled)
+    settled = PretrainConfig.build(config.settled(), filled)
+    _check_early_sizes(settled)
+    if config.compile != "off":
+        check_compiler(choose_device(config.device), config.compile == "graphs")
+    return settled
+
+
+def _check_early_sizes(config: PretrainConfig) -> None:
+    """ConfigError unless early sizes are below the image size, the patch divides them, and enough patches are left."""
+    arch = architecture(config.model, config.patch_size)
+    for side in config.early_sizes:
+        check_image_size(arch, side, side)
+        if side >= config.image_size:
+            raise ConfigError(f"early size {side} is not below the image size {config.image_size}: leave it out")
+        rebuilt = config.reconstruction_ratio if config.method == "selectivemae" else None
+        counts((side // arch.patch) ** 2, config.mask_ratio or 0.0, rebuilt)
+
+
+def early_of(config: PretrainConfig) -> EarlySizes:
+    """The schedule of image sizes of a configuration."""
+    return EarlySizes(config.early_sizes, config.early_share)
 
 
 def model_arguments(config: PretrainConfig) -> dict[str, Any]:

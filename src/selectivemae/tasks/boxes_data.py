@@ -117,8 +117,8 @@ class BoxTargets:
 
     def split(self, size: int) -> list["BoxTargets"]:
         """In parts of at most ``size`` images."""
-        starts = range(0, len(self.sizes), size)
-        return [BoxTargets(*(f[i : i + size] for f in (self.boxes, self.labels, self.sizes))) for i in starts]
+        parts = [slice(start, start + size) for start in range(0, len(self.sizes), size)]
+        return [BoxTargets(self.boxes[p], self.labels[p], self.sizes[p]) for p in parts]
 
 
 class BoxStream:

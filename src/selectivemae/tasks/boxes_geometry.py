@@ -119,7 +119,8 @@ def move_rotated(boxes: Array, matrix: Array) -> Array:
     cos, sin = np.cos(boxes[:, 4]), np.sin(boxes[:, 4])
     u, v = (np.stack(axis, axis=1) @ matrix[:, :2].T for axis in ((cos, sin), (-sin, cos)))
     w, h = boxes[:, 2] * np.hypot(*u.T), boxes[:, 3] * np.hypot(*v.T)
-    return rotated.le90(torch.from_numpy(np.column_stack((centre, w, h, np.arctan2(u[:, 1], u[:, 0]))))).numpy()
+    table = np.column_stack((centre, w, h, np.arctan2(u[:, 1], u[:, 0])))
+    return rotated.le90(torch.from_numpy(table)).numpy()
 
 
 def move(boxes: Array, matrix: Array) -> Array:
@@ -129,7 +130,7 @@ def move(boxes: Array, matrix: Array) -> Array:
 
 def inverse(matrix: Array) -> Array:
     """The map (2, 3) that undoes a map (2, 3)."""
-    back = np.linalg.inv(matrix[:, :2])
+    back = np.linalg.inv(matrix[:, :2]).astype(np.float64)
     return np.column_stack((back, -back @ matrix[:, 2]))
 
 

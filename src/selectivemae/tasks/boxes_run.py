@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from selectivemae.core.errors import ConfigError, DataError
+from selectivemae.core.progress import duration
 from selectivemae.core.statistics import mean_deviation
 from selectivemae.data.batch import Stream
 from selectivemae.data.loader import EverySample, auto_workers
@@ -52,10 +53,18 @@ class DetectResult:
     mean: float
     deviation: float | None
 
-    @property
-    def definition(self) -> str:
-        """What ``metric`` is."""
-        return DEFINITIONS[self.metric]
+    def as_text(self) -> str:
+        """For people: every figure of every run, by its definition."""
+        lines = []
+        for run in self.runs:
+            lines.append(f"seed {run.seed}: {run.epochs:.0f} epochs ({run.steps} steps, {duration(run.seconds)})")
+            lines += [f"  {value:6.2f} %  {DEFINITIONS[name]}" for name, value in run.figures.items()]
+            bad = f", of which {run.unreadable} could not be read and count as empty" if run.unreadable else ""
+            lines.append(f"  on {run.images} test images{bad}")
+        if self.deviation is not None:
+            shown = f"{self.mean:.2f} ± {self.deviation:.2f} %"
+            lines.append(f"{len(self.runs)} seeds: {shown}, {DEFINITIONS[self.metric]}")
+        return "\n".join([*lines, f"{self.out}: model and evaluation"])
 
 
 def finetune_boxes(
@@ -147,7 +156,7 @@ class BoxTask:
             for line in str(data.notes).splitlines():
                 log.warning("%s labels: %s", name, line)
         log.info(
-            "%d classes; %d training images with %d objects, %d test images with %d; %s, canvases of %d px, on %s in %s",
+            "%d classes; %d training images with %d objects, %d test images with %d; %s, canvas %d px, on %s in %s",
             len(self.train.classes),
             len(self.train),
             sum(len(item.boxes) for item in self.train),

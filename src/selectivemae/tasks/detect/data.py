@@ -201,6 +201,15 @@ def read_results(path: Path, images: Mapping[Any, str], categories: Mapping[Any,
     }
 
 
+def coco_ids(path: Path, truth: BoxSet) -> tuple[dict[Any, str], dict[Any, int]]:
+    """A COCO json's image ids to our ids, and its category ids to the class indices of ``truth``, read from it."""
+    document = _load_json(path)
+    known = {item.id for item in truth}
+    images = {r["id"]: Path(r["file_name"]).stem for r in document["images"] if Path(r["file_name"]).stem in known}
+    places = {name: i for i, name in enumerate(truth.classes)}
+    return images, {c["id"]: places[str(c["name"])] for c in document["categories"]}
+
+
 def _load_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,116 @@
+"""What encoders are worth for scene classification: fine-tuned, and frozen under a linear probe, kNN and few shots.
+
+    python benchmarks/classify.py --data aid=../shared/data/aid ucmerced=../shared/data/ucmerced --work /tmp/classify \
+        --weights mae=runs/mae selectivemae=runs/selectivemae --seeds 0 1 2
+
+Fresh weights of the same architecture stand beside them. A fine-tuning that is finished in --work is not done again,
+one that was stopped goes on. A seed decides head, order and augmentation of a fine-tuning, fresh weights, and the split
+of data that have none of their own.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import _table
+from selectivemae.core.statistics import mean_deviation
+from selectivemae.engine.precision import choose_device
+from selectivemae.probing.config import ProbeConfig
+from selectivemae.probing.run import ProbeResult, probe_encoder
+from selectivemae.tasks.classify.config import ClassifyConfig
+from selectivemae.tasks.classify.model import build_classifier
+from selectivemae.tasks.classify.run import finetune_classify
+from selectivemae.tasks.common import layer_decay_groups
+from selectivemae.weights.load import load_encoder
+
+DECAY = 0.75
+FROZEN: dict[str, Callable[[ProbeResult], float]] = {
+    "linear": lambda found: found.linear,
+    "kNN-20": lambda found: found.knn,
+    "1-shot": lambda found: found.few_shot[1],
+    "5-shot": lambda found: found.few_shot[5],
+}
+
+
+def fine_tune(weights: str, data: str, out: Path, seed: int, args: argparse.Namespace) -> tuple[float, float]:
+    """OA in percent, and seconds."""
+    settings = {"weights": weights, "data": data, "out": out, "seed": seed, "split_seed": seed}
+    settings |= {"epochs": args.epochs, "warmup_epochs": args.epochs / 20, "batch_size": args.batch_size}
+    settings |= {"image_size": args.size, "lr": args.lr, "layer_decay": DECAY, "workers": 0, "eval_every": 1000.0}
+    result = finetune_classify(ClassifyConfig.build(settings), resume=True, quiet=True)
+    return result.oa, result.runs[0].seconds
+
+
+def probe(weights: str, data: str, seed: int, size: int) -> ProbeResult:
+    """Figures of frozen features."""
+    encoder = load_encoder(weights, image_size=size, seed=seed)
+    config = ProbeConfig(data=data, image_size=size, seed=seed, baselines=False)
+    return probe_encoder(encoder, config, choose_device("auto"), weights)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and deviation over seeds."""
+    mean, deviation = mean_deviation(values)
+    return f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
+
+
+def rates(architecture: str) -> str:
+    """The groups' share of the learning rate under layer decay, beside 0.75^(L + 1 - layer)."""
+    classifier = build_classifier(f"random:{architecture}", ("a", "b"), image_size=64)
+    layers: dict[int, list[dict[str, Any]]] = {}
+    for group in layer_decay_groups(classifier.model, 0.05, DECAY):
+        layers.setdefault(group["layer"], []).append(group)
+    top = max(layers)
+    rows = []
+    for layer, groups in sorted(layers.items()):
+        (scale,) = {group["lr_scale"] for group in groups}
+        names = [name for group in groups for name in group["names"]]
+        what = "stem" if layer == 0 else "norm and head" if layer == top else f"block {layer - 1}"
+        assert abs(scale - DECAY ** (top - layer)) < 1e-12
+        rows.append((layer, what, len(names), f"{scale:.6f}", f"{DECAY ** (top - layer):.6f}"))
+    head = ("layer l", "what", "tensors", "rate / base rate", f"{DECAY}^(L + 1 - l)")
+    return _table.markdown(head, rows)
+
+
+def main() -> None:
+    """Fine-tune, probe, write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True, metavar="NAME=FOLDER")
+    parser.add_argument("--weights", nargs="*", default=[], metavar="NAME=WEIGHTS")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--architecture", default="vit_tiny_patch8", help="of the fresh weights")
+    parser.add_argument("--size", type=int, default=64, help="side of the images in pixels")
+    parser.add_argument("--epochs", type=float, default=5.0)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--name", default="classify")
+    args = parser.parse_args()
+    encoders = {"random init": f"random:{args.architecture}"} | dict(one.split("=", 1) for one in args.weights)
+    head = ["data", "encoder", "fine-tuned OA", *FROZEN, "s a fine-tuning"]
+    rows, about = [], []
+    for name, folder in (one.split("=", 1) for one in args.data):
+        for title, weights in encoders.items():
+            tuned = [
+                fine_tune(weights, folder, args.work / name / title.replace(" ", "-") / str(seed), seed, args)
+                for seed in args.seeds
+            ]
+            frozen = [probe(weights, folder, seed, args.size) for seed in args.seeds]
+            figures = [spread([read(found) for found in frozen]) for read in FROZEN.values()]
+            seconds = sum(s for _, s in tuned) / len(tuned)
+            rows.append([name, title, spread([oa for oa, _ in tuned]), *figures, f"{seconds:.0f}"])
+            if title == "random init":
+                first = frozen[0]
+                about.append(f"{name}: {first.classes} classes, {first.train} / {first.test} images ({first.split})")
+    note = (
+        f"{args.architecture} at {args.size} px. Fine-tuning: {args.epochs:g} epochs of batches of {args.batch_size}, "
+        f"learning rate {args.lr:g}, layer decay {DECAY}, and else as published. Percent on the test part, mean "
+        f"± deviation over seeds {', '.join(map(str, args.seeds))}; training / test images: {'; '.join(about)}."
+    )
+    blocks = [note, _table.markdown(head, rows), "## Layer decay", rates(args.architecture)]
+    _table.write(args.name, "Scene classification with small encoders", "benchmarks/classify.py", *blocks)
+
+
+if __name__ == "__main__":
+    main()

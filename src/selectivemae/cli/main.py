@@ -18,6 +18,7 @@ COMMANDS = {
     "probe": "selectivemae.cli.probe:probe",
     "finetune": "selectivemae.cli.finetune:app",
     "evaluate": "selectivemae.cli.evaluate:evaluate",
+    "predict": "selectivemae.cli.predict:predict",
     "embed": "selectivemae.cli.embed:embed",
     "compare": "selectivemae.cli.compare:compare",
     "export": "selectivemae.cli.export:export",

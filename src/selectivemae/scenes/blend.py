@@ -10,8 +10,8 @@ from torch import Tensor
 
 from selectivemae.scenes.windows import Int64, ramp_weights
 
-BITS = 18  # of a value; 12 more are the weight's, so that a sum of weight 64 * 64 fits in 32
-WIDE_BITS = 34  # of a value in 64-bit sums
+_BITS = 18  # of a value; 12 more are the weight's, so that a sum of weight 64 * 64 fits in 32
+_WIDE_BITS = 34  # of a value in 64-bit sums
 
 
 class Blend:
@@ -25,7 +25,7 @@ class Blend:
         self, bands: int, rows: int, columns: int, overlap: int, bound: float, device: torch.device, *, wide: bool
     ) -> None:
         self.rows, self.overlap = rows, overlap
-        self.unit = 2.0 ** (WIDE_BITS if wide else BITS) / bound
+        self.unit = unit_of(bound, wide=wide)
         self.bound = bound
         kind = torch.int64 if wide else torch.int32
         self.sums = torch.zeros((bands, rows, columns), dtype=kind, device=device)
@@ -50,6 +50,11 @@ class Blend:
         self.sums[:, : keep.shape[1]] = keep
         self.sums[:, keep.shape[1] :] = 0
         return done
+
+
+def unit_of(bound: float, *, wide: bool) -> float:
+    """What a value of 1 counts in sums of weight 1."""
+    return 2.0 ** (_WIDE_BITS if wide else _BITS) / bound
 
 
 def total_weights(starts: Int64, size: int, overlap: int, begin: int, end: int) -> Int64:

@@ -40,7 +40,7 @@ class Layer:
     bands: tuple[str, ...]
     nodata: float
     shrink: str
-    palette: tuple[Colour, ...] = ()
+    palette: Sequence[Colour] = ()
     scale: float | None = None
     tags: dict[str, str] = field(default_factory=dict)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from selectivemae.core.files import atomic_write
 from selectivemae.core.progress import ProgressLine
-from selectivemae.scenes.blend import BITS, WIDE_BITS
+from selectivemae.scenes.blend import unit_of
 from selectivemae.scenes.canvas import BLOCK, Canvas, Colour, Grid, Layer
 from selectivemae.scenes.seam import Field
 from selectivemae.scenes.source import Scene, Transform
@@ -42,9 +42,8 @@ def grid_of(scene: Scene, area: Area, cell: int = 1) -> Grid:
     return Grid(-(-area.width // cell), -(-area.height // cell), scene.crs, transform)
 
 
-def class_layer(classes: Sequence[str]) -> Layer:
+def class_layer(classes: Sequence[str], colours: Sequence[Colour]) -> Layer:
     """The number of a class for each pixel, with colours; 255 is no data."""
-    colours = palette(classes)
     tags = {"CLASSES": json.dumps(dict(enumerate(classes)), ensure_ascii=False)}
     return Layer(
         "classes", "uint8", ("class",), NOTHING, "MODE" if len(classes) > 2 else "NEAREST", colours, None, tags
@@ -67,24 +66,29 @@ def class_pixels(rows: Rows) -> NDArray[np.uint8]:
     return np.where(rows.empty, np.uint8(NOTHING), best)[None]
 
 
-def probability_pixels(rows: Rows) -> NDArray[np.uint8]:
-    """The blended probabilities in steps of 1/254."""
-    steps = np.rint(means(rows, 1.0, BITS) * _STEPS).astype(np.uint8)
-    return np.where(rows.empty, np.uint8(NOTHING), steps)
+def probability_pixels(which: Field) -> Pixels:
+    """The blended probabilities of a field in steps of 1/254."""
 
-
-def mean_pixels(bound: float) -> Pixels:
-    """The blended values of 64-bit sums, as they are."""
-
-    def pixels(rows: Rows) -> NDArray[np.float32]:
-        return np.where(rows.empty, np.float32(np.nan), means(rows, bound, WIDE_BITS))
+    def pixels(rows: Rows) -> NDArray[np.uint8]:
+        steps = np.rint(means(rows, which) * _STEPS).astype(np.uint8)
+        return np.where(rows.empty, np.uint8(NOTHING), steps)
 
     return pixels
 
 
-def means(rows: Rows, bound: float, bits: int) -> NDArray[np.float32]:
+def value_pixels(which: Field) -> Pixels:
+    """The blended values of a field, as they are."""
+
+    def pixels(rows: Rows) -> NDArray[np.float32]:
+        return np.where(rows.empty, np.float32(np.nan), means(rows, which))
+
+    return pixels
+
+
+def means(rows: Rows, which: Field) -> NDArray[np.float32]:
     """Weighted means (K, h, w) of the windows' values."""
-    total = (rows.down[:, None] * rows.across[None, :]).astype(np.float64) * 2.0**bits / bound
+    unit = unit_of(which.bound, wide=which.cell > 1)
+    total = (rows.down[:, None] * rows.across[None, :]) * unit
     return (rows.sums.cpu().numpy() / total).astype(np.float32)
 
 

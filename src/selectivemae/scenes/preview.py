@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from selectivemae.core.files import atomic_write
 from selectivemae.scenes.boxes import Found
+from selectivemae.scenes.canvas import Colour
 from selectivemae.scenes.maps import NOTHING, is_background, palette
 from selectivemae.scenes.source import Scene
 from selectivemae.scenes.windows import Area
@@ -27,11 +28,18 @@ def preview_path(out: Path) -> Path:
     return out.with_name(out.stem + ".preview.png")
 
 
-def class_preview(out: Path, scene: Scene, area: Area, labels: NDArray[np.uint8], classes: Sequence[str]) -> None:
+def class_preview(
+    out: Path,
+    scene: Scene,
+    area: Area,
+    labels: NDArray[np.uint8],
+    classes: Sequence[str],
+    shades: Sequence[Colour],
+) -> None:
     """The scene tinted by a class map's values (h, w) of any size, background and no data left out; the legend says
     which share of the pixels with data each class has."""
     figure, axes = _scene_figure(scene, area)
-    colours = np.array(palette(classes), np.float64) / 255
+    colours = np.array(shades, np.float64) / 255
     tinted = np.zeros((*labels.shape, 4))
     for number, name in enumerate(classes):
         if not is_background(name):
@@ -40,7 +48,7 @@ def class_preview(out: Path, scene: Scene, area: Area, labels: NDArray[np.uint8]
     valid = max(int((labels != NOTHING).sum()), 1)
     shares = [100 * int((labels == number).sum()) / valid for number in range(len(classes))]
     entries = [
-        Patch(color=colours[number], label=f"{classes[number]} {shares[number]:.1f} %")
+        Patch(color=tuple(colours[number]), label=f"{classes[number]} {shares[number]:.1f} %")
         for number in np.argsort(shares, kind="stable")[::-1]
         if shares[number] > 0
     ]
@@ -57,7 +65,9 @@ def box_preview(out: Path, scene: Scene, area: Area, found: Found, classes: Sequ
             PolyCollection(list(found.corners()), facecolors="none", edgecolors=colours[found.labels], linewidths=width)
         )
     counts = np.bincount(found.labels, minlength=len(classes))
-    entries = [Patch(color=colours[n], label=f"{classes[n]}: {counts[n]}") for n in np.argsort(-counts) if counts[n]]
+    entries = [
+        Patch(color=tuple(colours[n]), label=f"{classes[n]}: {counts[n]}") for n in np.argsort(-counts) if counts[n]
+    ]
     _save(figure, axes, out, entries[:30])
 
 

@@ -21,7 +21,7 @@ from selectivemae.tasks.classify.model import (
     save_classifier,
     sequence_length,
 )
-from selectivemae.tasks.common import KeyedDropPath, NoiseKeys, add_drop_path, layer_decay_groups
+from selectivemae.tasks.common import KeyedDropPath, NoiseKeys, add_drop_path, decay_line, layer_decay_groups
 
 ensure_torchvision()
 
@@ -50,6 +50,13 @@ def test_rates_are_the_decays_powers() -> None:
                 undecayed = parameter.ndim == 1 or name in ("pos_embed", "cls_token")
                 assert group["weight_decay"] == (0.0 if undecayed else 0.05), name
         assert seen == len(names)
+
+
+def test_the_rates_are_told_from_stem_to_head() -> None:
+    line = decay_line(layer_decay_groups(build_classifier(TINY, ("a", "b"), image_size=32).model, 0.05, 0.75))
+    assert [float(word) for word in line.split(": ")[1].split()] == pytest.approx(
+        [0.75 ** (13 - layer) for layer in range(14)], rel=5e-3
+    )
 
 
 def test_the_smaller_rate_moves_a_layer_less() -> None:

@@ -104,6 +104,12 @@ def layer_decay_groups(model: nn.Module, weight_decay: float, decay: float, pref
     return [groups[key] for key in sorted(groups)]
 
 
+def decay_line(groups: list[dict]) -> str:
+    """The rates of ``layer_decay_groups`` in words, from the lowest layer to the highest, as shares of the peak."""
+    scales = {group["layer"]: group["lr_scale"] for group in groups}
+    return "learning rates by layer, stem to head: " + " ".join(f"{scales[layer]:.3g}" for layer in sorted(scales))
+
+
 class NoiseKeys:
     """The noise keys (B,) of the batch that a model works on: set before each forward pass in training."""
 

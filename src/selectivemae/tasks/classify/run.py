@@ -24,7 +24,7 @@ from selectivemae.tasks.classify.evaluate import Predictions, predict, write_eva
 from selectivemae.tasks.classify.metrics import Figures, figures
 from selectivemae.tasks.classify.mixing import Mixing
 from selectivemae.tasks.classify.model import ClassifyObjective, build_classifier, metadata, save_classifier
-from selectivemae.tasks.common import EVALUATION_FOLDER, add_drop_path
+from selectivemae.tasks.common import EVALUATION_FOLDER, add_drop_path, decay_line
 from selectivemae.tasks.order import TrainingOrder
 from selectivemae.tasks.training import each_seed, train, write_summary
 
@@ -155,6 +155,7 @@ class ClassifyTask:
             self.device,
             self.precision,
         )
+        log.info("%s", decay_line(self.objective.parameter_groups()))
 
     def evaluate(self) -> dict[str, Any]:
         """OA and AA of the test part, in percent."""

@@ -3,7 +3,7 @@
 checkpoints/
   step-00001234/
     model.safetensors       weights, under the names that others read
-    optimizer.safetensors   exp_avg.NAME, exp_avg_sq.NAME, step.NAME
+    optimizer.safetensors   (or shards/, of a sharded run: engine.sharded) exp_avg.NAME, exp_avg_sq.NAME, step.NAME
     stream.safetensors      losses of pruning (empty where there is none)
     state.json              step, epoch, consumed, samples, ledger, hooks, identity of the run
     SHA256SUMS
@@ -15,9 +15,10 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -31,6 +32,8 @@ from selectivemae.distributed.group import Group
 from selectivemae.engine.state import BaseHook, RunState
 
 log = logging.getLogger("selectivemae")
+
+OPTIMIZER, SHARDS = "optimizer.safetensors", "shards"
 
 Tensors = dict[str, Tensor]
 
@@ -56,6 +59,20 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> Ten
     }
 
 
+def optimizer_shards(optimizer: torch.optim.Optimizer, model: nn.Module) -> Tensors:
+    """``optimizer_tensors`` of a sharded model: as they are, each process its part."""
+    names: dict[Tensor, str] = {p: n for n, p in model.named_parameters()}
+    return {f"{kind}.{names[p]}": value for p, state in optimizer.state.items() for kind, value in state.items()}
+
+
+def as_shard(value: Tensor, parameter: nn.Parameter) -> Tensor:
+    """This process's part of a whole tensor, divided as a sharded parameter is."""
+    from torch.distributed.tensor import distribute_tensor
+
+    like: Any = parameter
+    return distribute_tensor(value, like.device_mesh, like.placements)
+
+
 def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Tensors) -> None:
     """Put named tensors back into an optimizer's state."""
     parameters = dict(model.named_parameters())
@@ -63,19 +80,41 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensor
         kind, _, name = key.partition(".")
         parameter = parameters[name]
         # A fused optimizer keeps the step on the parameter's device, in float32.
-        optimizer.state[parameter][kind] = value.to(parameter.device)
+        value = value.to(parameter.device)
+        if hasattr(parameter, "device_mesh") and value.shape == parameter.shape:
+            value = as_shard(value, parameter)
+        optimizer.state[parameter][kind] = value
 
 
 def save_checkpoint(
     root: Path, step: int, model: Tensors, optimizer: Tensors, stream: Tensors, state: dict, metadata: dict[str, str]
 ) -> Path:
     """Write ``root/step-XXXXXXXX`` as a whole, then point ``latest`` at it. OutputError on a full disk."""
+    return _save(root, step, model, lambda to: _write_tensors(to / OPTIMIZER, optimizer), stream, state, metadata)
+
+
+def save_sharded(
+    root: Path, step: int, model: Tensors, shards: Path, stream: Tensors, state: dict, metadata: dict[str, str]
+) -> Path:
+    """``save_checkpoint`` of a sharded run, whose optimizer state lies in the folder ``shards`` and is moved."""
+    return _save(root, step, model, lambda to: shards.replace(to / SHARDS), stream, state, metadata)
+
+
+def _save(
+    root: Path,
+    step: int,
+    model: Tensors,
+    put_optimizer: Callable[[Path], object],
+    stream: Tensors,
+    state: dict,
+    metadata: dict[str, str],
+) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f"step-{step:08d}"
     with atomic_folder(folder) as temporary:
         weights = {k: v.detach().cpu().contiguous() for k, v in model.items()}
         _write_tensors(temporary / "model.safetensors", weights, metadata)
-        _write_tensors(temporary / "optimizer.safetensors", optimizer)
+        put_optimizer(temporary)
         _write_tensors(temporary / "stream.safetensors", stream)
         (temporary / "state.json").write_text(json.dumps(state, indent=1))
     atomic_write(root / "latest", folder.name + "\n")
@@ -117,10 +156,18 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(
         folder,
         load_file(folder / "model.safetensors"),
-        load_file(folder / "optimizer.safetensors"),
+        _read_optimizer(folder),
         load_file(stream) if stream.exists() else {},
         json.loads((folder / "state.json").read_text()),
     )
+
+
+def _read_optimizer(folder: Path) -> Tensors:
+    if not (folder / SHARDS).is_dir():
+        return load_file(folder / OPTIMIZER)
+    from selectivemae.engine.sharded import read_shards  # slow to import, and rarely needed
+
+    return read_shards(folder / SHARDS)
 
 
 def newest_checkpoint(root: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -82,6 +82,8 @@ class Trainer:
         loss, weight = self._outcome(batch, *done, state)
         clip = self.config.clip_grad or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
+        if hasattr(norm, "full_tensor"):  # of a sharded model
+            norm = norm.full_tensor()  # pyright: ignore[reportAttributeAccessIssue]
         usable = torch.where(weight > 0, loss, 0.0)
         finite = torch.isfinite(norm) & torch.isfinite(usable.sum())
         # A fused optimizer leaves parameters and state alone where this is 1, with no look from the host.
@@ -170,6 +172,7 @@ def fit(
         ends.callback(batches.close)  # pyright: ignore[reportAttributeAccessIssue]
         began, before = time.monotonic(), state.elapsed
         accord = Accord(group, stop, post, before)
+        state.together = group.world == 1
         while state.progress < 1.0 and not accord.stopped():
             group.beat.at(state.step + 1, "waiting for data")
             batch, position = next(batches)
@@ -191,6 +194,7 @@ def fit(
             group.beat.at(state.step, "records")
             _after_step(hooks, state, group)
         accord.finish()
+        state.together = True
         state.finished = state.progress >= 1.0
         if not state.finished:
             code = 128 + (accord.signal or 0)
@@ -206,4 +210,5 @@ def _after_step(hooks: Sequence[Hook], state: RunState, group: Group) -> None:
         for hook in hooks:
             hook.after_step(state)
     except TrainingError as e:
+        state.together = True
         raise e if group.is_main else ElsewhereError(e.exit_code) from e

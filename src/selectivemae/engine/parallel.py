@@ -76,6 +76,15 @@ class Replicas(Alone):
         self._ddp = ddp
 
 
+class Shards(Alone):
+    """Every process holds a part of the model (``engine.sharded`` has divided it), and borrows a block at a time."""
+
+    def forward(self, part: Batch, progress: float, last: bool) -> StepOutput:
+        """The objective's step; gradients travel with the last micro-batch of a step."""
+        self.objective.model.set_requires_gradient_sync(last)  # pyright: ignore[reportCallIssue]
+        return self.objective.step(part, progress)
+
+
 class _Step(nn.Module):
     """An objective's step as a module, for DDP."""
 
@@ -106,7 +115,10 @@ def average_gradients(model: nn.Module, world: int) -> None:
 
 def parallel(objective: Objective, group: Group, bf16: bool) -> Alone:
     """How the gradients of ``group`` come together; ``bf16`` lets them travel as bfloat16."""
-    return Alone(objective) if group.world == 1 else Replicas(objective, group, bf16)
+    if group.world == 1:
+        return Alone(objective)
+    sharded = hasattr(objective.model, "set_requires_gradient_sync")
+    return Shards(objective) if sharded else Replicas(objective, group, bf16)
 
 
 def same_weights(model: nn.Module, group: Group) -> None:

@@ -56,6 +56,7 @@ class RunState:
     scalars: Mapping[str, Tensor] = field(default_factory=dict)
     whole: bool = True  # False while a step is under way: not a state to save
     finished: bool = False
+    together: bool = True  # whether all processes have come to the end alike; False while any may have failed alone
 
     def at(self) -> dict:
         """Where the run stands, as every line of metrics.jsonl says it."""

@@ -92,6 +92,10 @@ class PretrainConfig(Settings):
         default="off", description="Fused kernels of the whole step (on), replayed as CUDA graphs (graphs)"
     )
     workers: int | Literal["auto"] = Field(default="auto", description="Processes that decode images")
+    shard: bool = Field(default=False, description="Divide weights and optimizer state among the processes (FSDP)")
+    recompute: bool = Field(
+        default=False, description="Keep no activations inside blocks: less memory, a third more work"
+    )
     bf16_gradients: bool = Field(default=False, description="Gradients travel between processes as bfloat16")
     meet_timeout: Positive = Field(default=300.0, description="Seconds within which all processes must have met")
     hang_timeout: Positive = Field(default=1800.0, description="Seconds after which one that stands still ends the job")
@@ -128,6 +132,8 @@ class PretrainConfig(Settings):
             raise ValueError(
                 "--warmup-epochs needs --epochs or --samples-seen: with --minutes warm-up is 5 % of the time"
             )
+        if self.shard and self.probe_data is not None:
+            raise ValueError("--shard takes no --probe-data: judge the encoder afterwards with selectivemae probe")
         if isinstance(self.workers, int) and self.workers < 0:
             raise ValueError("--workers must be 0 or more, or auto")
         if self.compile == "graphs" and self.micro_batch is not None:

@@ -37,6 +37,7 @@ from selectivemae.engine.loop import FitConfig, fit
 from selectivemae.engine.optim import adamw
 from selectivemae.engine.parallel import same_weights
 from selectivemae.engine.precision import choose_device, resolve_precision
+from selectivemae.engine.recompute import recompute_activations
 from selectivemae.engine.state import BaseHook, RunState
 from selectivemae.models.create import create_model
 from selectivemae.models.masked import MaskedAutoencoder
@@ -123,8 +124,11 @@ class _Run:
         self.device = self.group.device
         self.state = restore_model(self.checkpoint, self.model)
         self.model.to(self.device)
+        if self.config.recompute:
+            recompute_activations(self.model)
         if self.checkpoint is None:  # process 0 may have begun from a file
             same_weights(self.model, self.group)
+        self.whole = self._divided() if self.config.shard else self.model
         self.objective = PretrainObjective(
             self.model, self.config.weight_decay, early=early_of(self.config), compiled=self.config.compile
         )
@@ -135,6 +139,14 @@ class _Run:
         self.order: Order = self.pruning.order if self.pruning else EverySample(self.config.seed, len(self.store))
         self.quarantine = Quarantine(self.out / "quarantine.csv")
         self.post = Post(self.group, self._on_bad)
+
+    def _divided(self) -> MaskedAutoencoder:
+        """Divide the model among the processes; a whole one beside it, for what is made of the weights."""
+        from selectivemae.engine.sharded import shard  # slow to import, and rarely needed
+
+        whole = create_model(**model_arguments(self.config))
+        shard(self.model, self.group, self.config.bf16_gradients)
+        return whole
 
     def _pruning(self) -> PruneHook:
         """The pruned order, behind the hook that books losses for it."""
@@ -230,7 +242,30 @@ class _Run:
     def _silent_hooks(self) -> list[BaseHook]:
         """Of the processes beside process 0: they book losses and notice bad steps as it does, and write nothing."""
         pruning: list[BaseHook] = [self.pruning] if self.pruning else []
-        return [*pruning, GuardHook(lambda step, samples: None, self._every)]
+        hooks = [*pruning, GuardHook(lambda step, samples: None, self._every)]
+        return [*hooks, self._checkpoints(hooks)] if self.config.shard else hooks
+
+    def _checkpoints(self, hooks: list[BaseHook]) -> CheckpointHook:
+        """The hook that saves the state of ``hooks`` and all else: process 0's, or that of all with shards."""
+        config = self.config
+        what: tuple[Any, ...] = (self.out / "checkpoints", self.model, self.optimizer, list(hooks))
+        how: dict[str, Any] = {
+            "minutes": config.checkpoint_minutes,
+            "steps": config.checkpoint_steps,
+            "keep": config.keep,
+            "keep_every": config.keep_every,
+            "identity": identity(config, self.store),
+            "metadata": pretraining_metadata(model_arguments(config)),
+            "stream_tensors": self.pruning.stream_tensors if self.pruning else dict,
+            "beside": self._beside,
+            "saved_step": self.state.step if self.checkpoint else None,
+        }
+        if not config.shard:
+            return CheckpointHook(*what, **how)
+        from selectivemae.engine.hooks.sharded import ShardedCheckpointHook
+
+        whole = self.whole if self.group.is_main else None
+        return ShardedCheckpointHook(*what, **how, group=self.group, whole=whole, elapsed=self.state.elapsed)
 
     def _hooks(self, stack: ExitStack, loader: Loader, probe: Probe | None, report: Report | None) -> list[BaseHook]:
         config = self.config
@@ -255,23 +290,7 @@ class _Run:
         if probe:
             hooks.append(ProbeHook(probe, self.model, metrics, config.probe_every))
         hooks.append(ProgressHook(line, records))
-        hooks.append(
-            CheckpointHook(
-                self.out / "checkpoints",
-                self.model,
-                self.optimizer,
-                list(hooks),
-                minutes=config.checkpoint_minutes,
-                steps=config.checkpoint_steps,
-                keep=config.keep,
-                keep_every=config.keep_every,
-                identity=identity(config, self.store),
-                metadata=pretraining_metadata(model_arguments(config)),
-                stream_tensors=self.pruning.stream_tensors if self.pruning else dict,
-                beside=self._beside,
-                saved_step=self.state.step if self.checkpoint else None,
-            )
-        )
+        hooks.append(self._checkpoints(hooks))
         hooks.append(self._pictures(report))  # the last: what it shows is saved by then
         return hooks
 
@@ -280,9 +299,9 @@ class _Run:
         fixed = fixed_images(self.store, config.image_size, config.channels, config.seed)
         return PictureHook(
             self.out,
-            self.model,
+            self.whole,
             fixed,
-            every=config.picture_every,
+            every=0 if config.shard else config.picture_every,  # the whole one knows of checkpoints only
             epochs=self.state.epochs,
             phase=self._phase,
             report=report,
@@ -294,7 +313,7 @@ class _Run:
         return phase_at(state.progress, order, config.phase_boundaries).name
 
     def _beside(self, state: RunState) -> None:
-        save_encoder(self.out / "encoder.safetensors", self.model, state.samples)
+        save_encoder(self.out / "encoder.safetensors", self.whole, state.samples)
         self.quarantine.flush()
 
     def _on_bad(self, sample: str, reason: str) -> None:

@@ -51,12 +51,21 @@ class CheckpointHook(BaseHook):
         """Save when it is time."""
         by_steps = self.steps is not None and state.step % self.steps == 0
         by_keep = self.keep_every > 0 and state.step % self.keep_every == 0
-        if by_steps or by_keep or time.monotonic() - self._last_time >= 60 * self.minutes:
+        if by_steps or by_keep or self.clock(state) - self._last_time >= 60 * self.minutes:
             self.write(state)
+
+    def clock(self, state: RunState) -> float:
+        """Seconds, from any beginning."""
+        return time.monotonic()
+
+    def saved(self, state: RunState) -> dict:
+        """What ``state.json`` holds."""
+        hooks = {h.name: h.save() for h in self.hooks if h.name}  # pyright: ignore[reportAttributeAccessIssue]
+        return state.saved() | {"identity": self.identity, "hooks": hooks}
 
     def write(self, state: RunState) -> None:
         """Save now. OutputError on a full disk; the checkpoints before it stay whole."""
-        saved = state.saved() | {"identity": self.identity, "hooks": {h.name: h.save() for h in self.hooks if h.name}}  # pyright: ignore[reportAttributeAccessIssue]
+        saved = self.saved(state)
         tensors = optimizer_tensors(self.optimizer, self.model)
         try:
             save_checkpoint(
@@ -67,7 +76,7 @@ class CheckpointHook(BaseHook):
             self._failed = True
             raise
         prune_checkpoints(self.root, state.step, self.keep, self.keep_every)
-        self._last_time, self._last_step, self._beside_step = time.monotonic(), state.step, state.step
+        self._last_time, self._last_step, self._beside_step = self.clock(state), state.step, state.step
 
     def close(self, state: RunState) -> None:
         """Save the last whole state, unless it is saved already or the disk just refused."""

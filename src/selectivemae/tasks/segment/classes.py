@@ -109,6 +109,11 @@ class Classes:
         return ", ".join(f"{value} {name}" for value, name in list(zip(spelling, self.names, strict=True))[:12])
 
 
+def numbered_classes(count: int) -> Classes:
+    """Classes named by their values 0 to count - 1."""
+    return Classes(tuple(str(i) for i in range(count)), tuple(range(count)), _drawn_colours(count))
+
+
 def _drawn_colours(count: int) -> tuple[Colour, ...]:
     """Colours for pictures: hues at the golden angle, at two brightnesses."""
     hue = np.arange(count) * 0.618034 % 1.0

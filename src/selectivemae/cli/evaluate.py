@@ -11,7 +11,7 @@ from selectivemae.core.errors import ConfigError
 from selectivemae.tasks.classify.config import EvaluateConfig
 
 # Each has tasks/TASK/evaluate.py: evaluate_run(run, config, out), evaluate_files(predictions, ground_truth, out).
-TASKS = ("classify", "detect", "oriented")
+TASKS = ("classify", "detect", "oriented", "segment")
 
 
 def evaluate(
@@ -19,11 +19,11 @@ def evaluate(
     /,
     *,
     settings: Annotated[EvaluateConfig | None, Parameter(name="*")] = None,
-    task: Annotated[Literal["classify", "detect", "oriented"] | None, Parameter(help="Task of --predictions")] = None,
+    task: Annotated[Literal["classify", "detect", "oriented", "segment"] | None, Parameter(help="Task of --predictions")] = None,
     predictions: Annotated[
-        Path | None, Parameter(help="Instead of a run: CSV of id and label, COCO results, or folder of Task1 files")
+        Path | None, Parameter(help="Instead of a run: CSV of id and label, COCO results, folder of Task1 files or masks")
     ] = None,
-    ground_truth: Annotated[Path | None, Parameter(help="CSV of id and label, COCO json or VOC XML, labelTxt")] = None,
+    ground_truth: Annotated[Path | None, Parameter(help="CSV of id and label, COCO json or VOC XML, labelTxt, masks")] = None,
     out: Annotated[Path | None, Parameter(help="Folder for tables, pictures and predictions of a run")] = None,
     overwrite: Annotated[bool, Parameter(help="Replace an evaluation in --out", negative=())] = False,
     config: ConfigFile = None,

@@ -2,7 +2,7 @@
 
 from cyclopts import App
 
-TASKS = ("classify", "detect", "oriented")
+TASKS = ("classify", "detect", "oriented", "segment")
 
 app = App(name="finetune", help="Fine-tune weights for a task.", help_format="plaintext")
 for task in TASKS:

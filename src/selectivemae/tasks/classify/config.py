@@ -78,8 +78,14 @@ class ClassifyConfig(LabelSettings, FinetuneSettings):
 
 
 class EvaluateConfig(LabelSettings, MachineSettings):
-    """Settings of ``evaluate`` for a fine-tuned classifier."""
+    """Settings of ``evaluate`` for all tasks; those of segmentation alone have "masks:" before their description."""
 
     part: Literal["test", "train", "all"] = Field(default="test", description="Which images are judged")
     batch_size: Count = Field(default=64, description="Images at a time")
     workers: Annotated[int, Field(ge=0)] = Field(default=0, description="Processes that decode images")
+    classes: str | None = Field(default=None, description="masks: loveda, spacenet, isprs, or a class file (the run's)")
+    images: str | None = Field(default=None, description="masks: name of the folders of images (the usual ones)")
+    masks: str | None = Field(default=None, description="masks: name of the folders of masks (the usual ones)")
+    submission: Path | None = Field(
+        default=None, description="masks: zip of class numbers for the test images without masks (LoveDA's server)"
+    )

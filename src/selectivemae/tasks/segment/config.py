@@ -43,7 +43,7 @@ class SegmentConfig(MaskSettings, FinetuneSettings):
     taps: tuple[int, int, int, int] | None = Field(default=None, description="Blocks whose outputs the head sees")
     head_width: Count = Field(default=512, description="Channels of the head")
     aux_weight: NotNegative = Field(default=0.0, description="Weight of an auxiliary head's loss (0: none)")
-    save_memory: bool = Field(default=False, description="Compute every block twice instead of keeping its inside")
+    checkpointing: bool = Field(default=False, description="Save memory by computing every block twice")
     # length and optimisation
     steps: Count = Field(default=80_000, description="Optimizer steps")
     train_on: Literal["train", "all"] = Field(default="train", description="The training part, or all with masks")

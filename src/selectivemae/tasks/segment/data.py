@@ -234,14 +234,14 @@ def training_places(pairs: Pairs, train_on: str) -> Int64:
 
 
 def rows_of(pairs: Pairs, part: str) -> Int64:
-    """Rows of the layout in a part: ``val`` (the test part where there is no val), ``test``, ``train`` or ``all``."""
+    """Rows of the layout in a part: ``train``, ``val`` (test where there is no val), ``test`` (val where no test image
+    has a mask) or ``all``."""
     parts = pairs.layout.part
     if part == "all":
         return np.arange(len(parts))
-    wanted = PARTS[part]
-    if part == "val" and not (parts == wanted).any():
-        wanted = PARTS["test"]
-    return np.flatnonzero(parts == wanted)
+    other = {"val": "test", "test": "val"}.get(part, part)
+    rows = np.flatnonzero(parts == PARTS[part])
+    return rows if len(rows) else np.flatnonzero(parts == PARTS[other])
 
 
 def targets_of(batch: Batch) -> torch.Tensor:

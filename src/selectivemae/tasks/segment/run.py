@@ -125,7 +125,7 @@ class SegmentTask:
             config.crop,
             Shape(config.window_stride, config.bands, config.taps, config.head_width, config.aux_weight > 0),
             layout=config.layout,
-            checkpointing=config.save_memory,
+            checkpointing=config.checkpointing,
             seed=config.seed,
         )
         light = Photometric() if config.photometric else None

@@ -117,7 +117,10 @@ def statistics(pixels: UInt8, grey: UInt8, mask: Bool) -> Statistics:
     mean = float(counts @ levels) / total
     variance = max(float(counts @ (levels * levels)) / total - mean * mean, 0.0)
     share = counts[counts > 0] / total
-    bend, noise = _second_differences(small)
+    bend, grain = _second_differences(small)
+    inner = max((small.shape[0] - 2) * (small.shape[1] - 2), 1)
+    power, slope = _power(bend) / inner, int(bend.sum(dtype=np.int64)) / inner
+    noise = int(np.abs(grain, out=grain).sum(dtype=np.int64)) / inner * (np.pi / 2) ** 0.5 / 6  # Immerkær 1996
     block_mean, block_variance = _blocks(small)
     smooth = block_variance < _CLOUD_STD**2
     smooth &= block_mean > _CLOUD_LEAST
@@ -130,8 +133,8 @@ def statistics(pixels: UInt8, grey: UInt8, mask: Bool) -> Statistics:
         nodata=float(np.count_nonzero(mask)) / mask.size,
         saturated=float(counts[:3].sum() + counts[253:].sum()) / total,
         cloud=_cloud(pixels[::factor, ::factor], smooth),
-        blur=(_power(bend) - _mean(bend) ** 2) / variance if variance > 0 and bend.size else 0.0,
-        detail=_detail(filled, bend if factor == 1 else None),
+        blur=(power - slope * slope) / variance if variance > 0 else 0.0,
+        detail=_detail(filled, power if factor == 1 else None),
     )
 
 
@@ -195,29 +198,32 @@ def jpeg_quality(data: bytes) -> float:
     return 100.0
 
 
-def _second_differences(grey: UInt8) -> tuple[Int16, float]:
-    """Laplacian (H - 2, W - 2) of ``grey`` (H, W), and the standard deviation of the noise, from what is left after a
-    second difference along both axes (Immerkær 1996)."""
-    wide = grey.astype(np.int16)
-    twice = 2 * wide[1:-1]
-    down = wide[2:] + wide[:-2] - twice
-    laplacian = wide[1:-1, 2:] + wide[1:-1, :-2]
-    laplacian += down[:, 1:-1]
-    laplacian -= twice[:, 1:-1]
-    both = down[:, 2:] + down[:, :-2]
-    both -= down[:, 1:-1]
-    both -= down[:, 1:-1]
-    return laplacian, _mean(np.abs(both, out=both)) * (np.pi / 2) ** 0.5 / 6
+def _second_differences(grey: UInt8) -> tuple[Int16, Int16]:
+    """Laplacian, and second difference along both axes, of the inner pixels of ``grey`` (H, W): both flat, (H - 2) * W
+    long, with 0 in the first and last column.
 
-
-def _mean(values: Int16) -> float:
-    return float(values.sum(dtype=np.int64)) / max(values.size, 1)
+    Rows are strung together, so that every step runs through memory once; the two columns hold what is no neighbour.
+    """
+    width = grey.shape[1]
+    flat = grey.astype(np.int16).ravel()
+    middle = flat[width:-width]
+    twice = middle + middle
+    down = flat[2 * width :] + flat[: -2 * width]
+    down -= twice
+    laplacian, both = down.copy(), np.zeros_like(down)
+    for out, of, double in ((laplacian[1:-1], middle, twice[1:-1]), (both[1:-1], down, down[1:-1] + down[1:-1])):
+        out += of[2:]
+        out += of[:-2]
+        out -= double
+    for out in (laplacian, both):
+        out.reshape(-1, width)[:, :: max(width - 1, 1)] = 0
+    return laplacian, both
 
 
 def _power(values: Int16) -> float:
-    """Mean of the squares."""
+    """Sum of the squares."""
     flat = values.astype(np.float64).ravel()
-    return float(flat @ flat) / max(values.size, 1)
+    return float(flat @ flat)
 
 
 def _blocks(grey: UInt8) -> tuple[Float32, Float32]:
@@ -251,11 +257,11 @@ def _cloud(pixels: UInt8, smooth: Bool) -> float:
     return float(np.count_nonzero(bright)) / (smooth.size * _BLOCK**2)
 
 
-def _detail(grey: UInt8, laplacian: Int16 | None) -> float:
+def _detail(grey: UInt8, fine: float | None) -> float:
     """Twice the power of second differences against that at half the resolution, at most 1, from the middle 512 pixels.
 
     The two are about equal for pictures with the usual spectrum (power falling with the square of the frequency) and
-    16 times apart for smooth ones, so that a picture scaled up stays well below 1. ``laplacian`` is that of ``grey``
+    16 times apart for smooth ones, so that a picture scaled up stays well below 1. ``fine`` is the power of ``grey``
     where it is known.
     """
     height, width = (min(side // 2 * 2, 512) for side in grey.shape[:2])
@@ -264,10 +270,13 @@ def _detail(grey: UInt8, laplacian: Int16 | None) -> float:
     top, left = (grey.shape[0] - height) // 2, (grey.shape[1] - width) // 2
     full = grey[top : top + height, left : left + width].astype(np.int16)
     rows = full[::2] + full[1::2]
-    fine = _power(_laplacian(full) if laplacian is None else laplacian)
-    coarse = _power(_laplacian(rows[:, ::2] + rows[:, 1::2])) / 16  # sums of four in place of means
+    if fine is None:
+        fine = _bend_power(full)
+    coarse = _bend_power(rows[:, ::2] + rows[:, 1::2]) / 16  # sums of four in place of means
     return min(1.0, 2 * fine / coarse) if coarse > 0 else 1.0
 
 
-def _laplacian(grey: Int16) -> Int16:
-    return grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
+def _bend_power(grey: Int16) -> float:
+    """Mean of the squares of the Laplacian."""
+    value = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
+    return _power(value) / value.size

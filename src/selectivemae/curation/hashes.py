@@ -47,11 +47,13 @@ def _coverage(length: int, exact: type) -> NDArray[np.floating]:
 
 
 def _cell_sums(values: NDArray, exact: type) -> NDArray:
-    """Sums (64, N) of ``values`` (length, N) over 64 cells, in units of 1/64; ``exact`` holds them without rounding."""
+    """Sums (64, N) of whole numbers (length, N) over 64 cells, in units of 1/64; ``exact`` holds them all."""
     length = len(values)
     if length % 64:
         return _coverage(length, exact) @ values.astype(exact)
-    return np.add.reduce(values.reshape(64, length // 64, -1), axis=1, dtype=exact) * exact(64)
+    each = length // 64
+    total = np.uint16 if values.dtype == np.uint8 and each <= 257 else np.int64
+    return np.add.reduce(values.reshape(64, each, -1), axis=1, dtype=total).astype(exact) * exact(64)
 
 
 def area_means(grey: UInt8) -> tuple[Int64, Int64]:
@@ -63,7 +65,8 @@ def area_means(grey: UInt8) -> tuple[Int64, Int64]:
     height, width = grey.shape
     rows = _cell_sums(grey, np.float32 if height < _FLOAT32_EXACT else np.float64)
     fine = _cell_sums(np.ascontiguousarray(rows.T), np.float64).T.astype(np.int64)
-    coarse = fine.reshape(32, 2, 32, 2).sum(axis=(1, 3)) // 4  # a cell of 32 is four of 64 at twice the resolution
+    rows = fine[::2] + fine[1::2]
+    coarse = (rows[:, ::2] + rows[:, 1::2]) // 4  # a cell of 32 is four of 64 at twice the resolution
     area = width * height
     return (256 * fine + area // 2) // area, (256 * coarse + area // 2) // area
 

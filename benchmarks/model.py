@@ -8,7 +8,8 @@ The methods take turns in one process; peak memory is that of a fresh process ea
 import argparse
 
 import _table
-from selectivemae.pretrain.bench import BenchModelConfig, bench_model
+from selectivemae.pretrain.bench import bench_model
+from selectivemae.pretrain.bench_config import BenchModelConfig
 
 BATCH = {"vit_large_patch16": 16}  # a CPU's memory and patience; 64 for the others
 

@@ -17,6 +17,13 @@ from selectivemae.pretrain.config import PretrainConfig
 from selectivemae.probing.run import ProbeConfig
 
 COMMON = "config json quiet verbose"
+BOXES = """
+    recipe resume overwrite data out weights layout train-split test-split tile overlap difficult
+    image-size checkpointing drop-path epochs batch-size micro-batch
+    lr milestones lr-factor warmup-steps layer-decay weight-decay betas clip-grad
+    flips rotation photometric device precision workers seed seeds
+    eval-every log-every checkpoint-minutes checkpoint-steps keep
+"""
 # What users and their scripts rely on: a name may be added here, and goes only with a line in CHANGELOG.md.
 OPTIONS = {
     "pretrain": f"""
@@ -27,7 +34,7 @@ OPTIONS = {
         early-sizes early-share compile
         epochs samples-seen minutes batch-size micro-batch
         lr base-lr lr-scale-by-tokens min-lr warmup-epochs weight-decay betas clip-grad prune-ratio prune-until
-        crop-scale turns device precision workers seed bf16-gradients meet-timeout hang-timeout
+        crop-scale turns device precision workers seed gradient-precision meet-timeout hang-timeout shard recompute
         log-every checkpoint-minutes checkpoint-steps keep keep-every probe-data probe-every picture-every track
     """,
     "probe": f"{COMMON} data layout image-size pool k seed baselines workers device",
@@ -47,6 +54,7 @@ OPTIONS = {
     """,
     "curate verify": "deep json",
     "curate compact": "json",
+    "curate rebuild": "data json out overwrite resume workers",
     "export": "image-size json out overwrite quiet to verbose",
     "push": "json message private quiet verbose",
     "weights list": "json",
@@ -58,13 +66,22 @@ OPTIONS = {
         rand-augment recipe resume seed seeds smoothing split split-seed test-share turns verbose
         warmup-epochs weight-decay weights workers
     """,
+    "finetune detect": f"{COMMON} {BOXES}",
+    "finetune oriented": f"{COMMON} {BOXES}",
+    "finetune segment": f"""
+        {COMMON} recipe resume overwrite data out weights layout classes images masks bands split val-share split-seed
+        crop stride taps head-width aux-weight checkpointing drop-path
+        steps batch-size micro-batch train-on lr min-lr warmup-steps layer-decay weight-decay betas clip-grad
+        class-weights scale resize most turns photometric device precision workers seed seeds
+        eval-every log-every checkpoint-minutes checkpoint-steps keep
+    """,
     "compare": """
         batch-size config data device dry-run epochs image-size json out overwrite quiet recipe resume seed
         seeds tasks verbose weights workers
     """,
     "evaluate": """
-        batch-size config data device ground-truth json lists out overwrite part precision predictions quiet
-        split split-seed task test-share verbose workers
+        batch-size classes config data device ground-truth images json lists masks out overwrite part precision
+        predictions quiet split split-seed submission task test-share verbose workers
     """,
     "embed": """
         batch-size config data device image-size json layout out overwrite part-size pool quiet resume
@@ -105,8 +122,19 @@ def test_every_setting_is_described(kind: type) -> None:
     assert [name for name, field in kind.model_fields.items() if not field.description] == []
 
 
+def test_no_help_needs_torch() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'timm', 'torchvision'): sys.modules[name] = None\n"
+        "from selectivemae.cli.main import main\n"
+        f"for command in {list(OPTIONS)!r}: assert main([*command.split(), '--help']) == 0, command"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [(), ("pretrain",), ("probe",)])
+@pytest.mark.parametrize("command", [(), *(tuple(name.split()) for name in OPTIONS)])
 def test_help_takes_under_half_a_second(command: tuple[str, ...]) -> None:
     assert any(help_of(*command)[1] < 0.5 for _ in range(5))  # a busy machine is slow now and then
 

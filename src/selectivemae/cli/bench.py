@@ -5,9 +5,8 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from selectivemae.cli.common import ConfigFile, Json, print_json, set_up_logging, settings_from
-from selectivemae.data import bench as data_bench
-from selectivemae.data.bench import BenchDataConfig
-from selectivemae.pretrain.bench import BenchModelConfig, as_dict, as_text, bench_model
+from selectivemae.data.bench_config import BenchDataConfig
+from selectivemae.pretrain.bench_config import BenchModelConfig
 
 app = App(name="bench", help="What training costs on this machine.", help_format="plaintext")
 
@@ -24,6 +23,8 @@ def model(
     Example: selectivemae bench model --model vit_base_patch16 --against mae
     """
     set_up_logging(quiet=json)
+    from selectivemae.pretrain.bench import as_dict, as_text, bench_model
+
     cost = bench_model(settings_from(BenchModelConfig, "bench", settings, None, config))
     if json:
         print_json(as_dict(cost))
@@ -43,8 +44,10 @@ def data(
     Example: selectivemae bench data --data images/ --needs 500
     """
     set_up_logging(quiet=json)
-    cost = data_bench.bench_data(settings_from(BenchDataConfig, "bench", settings, None, config))
+    from selectivemae.data.bench import as_dict, as_text, bench_data
+
+    cost = bench_data(settings_from(BenchDataConfig, "bench", settings, None, config))
     if json:
-        print_json(data_bench.as_dict(cost))
+        print_json(as_dict(cost))
     else:
-        print(data_bench.as_text(cost))
+        print(as_text(cost))

@@ -4,22 +4,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from io import BytesIO
-from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field
 from torch import Tensor
 
-from selectivemae.core.config import Settings
 from selectivemae.core.errors import ConfigError, DataError, DecodeError, StoreError
 from selectivemae.core.order import Int64, epoch_order, sample_key
 from selectivemae.data.augment import RandomCrop, resample
 from selectivemae.data.batch import Position
+from selectivemae.data.bench_config import BenchDataConfig
 from selectivemae.data.catalogue import resolve_all
 from selectivemae.data.decode import decode, header, judge_content
 from selectivemae.data.loader import Loader, auto_workers
@@ -29,21 +27,6 @@ from selectivemae.data.workers import CHUNK
 
 _CHECKED = 4 * CHUNK  # images a round
 _MEAN, _STD = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-
-
-class BenchDataConfig(Settings):
-    """Settings of ``bench data``."""
-
-    data: list[str] = Field(default=[], description="Folders, archives or shards of images, or known names")
-    data_root: Path | None = Field(default=None, description="Folder of known data sets given by name")
-    image_size: int = Field(default=224, ge=1, description="Side of the square crops in pixels")
-    batch_size: int = Field(default=256, ge=1, description="Images of a batch")
-    workers: int | Literal["auto"] = Field(default="auto", description="Processes that decode images")
-    rounds: int = Field(default=5, ge=1, description="Rounds of 64 images in this process; medians are printed")
-    seconds: float = Field(default=10.0, gt=0, description="How long the workers are measured")
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N: where the batches go")
-    seed: int = Field(default=0, description="Of order and crops")
-    needs: float | None = Field(default=None, gt=0, description="Images/s that training takes (see bench model)")
 
 
 @dataclass(frozen=True)

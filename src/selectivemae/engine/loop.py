@@ -36,7 +36,7 @@ class FitConfig:
     device: torch.device
     precision: str
     clip_grad: float | None = 1.0
-    bf16_gradients: bool = False  # gradients travel between processes as bfloat16
+    gradient_precision: str = "fp32"  # in which gradients travel between processes: fp32 or bf16
 
 
 def split(batch: Batch, size: int) -> list[Batch]:
@@ -61,7 +61,7 @@ class Trainer:
         self.objective = objective
         self.group = group or Group.single(config.device)
         self.share = self.group.share(config.batch_size, "--batch-size")  # torch averages over processes
-        self.parallel = parallel(objective, self.group, config.bf16_gradients)
+        self.parallel = parallel(objective, self.group, config.gradient_precision == "bf16")
         self.optimizer = optimizer
         self.config = config
         self.micro_batch = config.micro_batch

@@ -96,7 +96,9 @@ class PretrainConfig(Settings):
     recompute: bool = Field(
         default=False, description="Keep no activations inside blocks: less memory, a third more work"
     )
-    bf16_gradients: bool = Field(default=False, description="Gradients travel between processes as bfloat16")
+    gradient_precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="In which gradients travel between processes"
+    )
     meet_timeout: Positive = Field(default=300.0, description="Seconds within which all processes must have met")
     hang_timeout: Positive = Field(default=1800.0, description="Seconds after which one that stands still ends the job")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Of weights, order, crops and selection")

@@ -145,7 +145,7 @@ class _Run:
         from selectivemae.engine.sharded import shard  # slow to import, and rarely needed
 
         whole = create_model(**model_arguments(self.config))
-        shard(self.model, self.group, self.config.bf16_gradients)
+        shard(self.model, self.group, self.config.gradient_precision == "bf16")
         return whole
 
     def _pruning(self) -> PruneHook:
@@ -189,31 +189,8 @@ class _Run:
         )
         hooks = self._hooks(stack, loader, probe, report) if self.group.is_main else self._silent_hooks()
         restore_hooks(self.checkpoint, hooks)
-        number = self.model.number
-        log.info(
-            "%s %s: of %d patches %d are seen and %d rebuilt; %d images; %s on %s%s",
-            config.method,
-            self.model.config.arch.name,
-            number.patches,
-            number.visible,
-            number.targets,
-            len(self.store),
-            precision,
-            self.device,
-            f", {self.group.world} processes" if self.group.world > 1 else "",
-        )
-        micro = config.micro_batch or default_micro_batch(config.batch_size // self.group.world, self.device)
-        schedule = schedule_of(config, len(self.store))
-        fit_config = FitConfig(
-            budget_of(config),
-            schedule,
-            config.batch_size,
-            micro,
-            self.device,
-            precision,
-            config.clip_grad,
-            config.bf16_gradients,
-        )
+        self._announce(precision)
+        fit_config = self._fit_config(precision)
         state = fit(
             self.objective,
             self.optimizer,
@@ -232,6 +209,36 @@ class _Run:
         loss = next((h.last.get("loss") for h in hooks if isinstance(h, RecordHook)), None)
         return RunResult(
             self.out, state.step, state.epochs, state.samples, state.elapsed, loss, len(self.quarantine.rows)
+        )
+
+    def _announce(self, precision: str) -> None:
+        config, number = self.config, self.model.number
+        log.info(
+            "%s %s: of %d patches %d are seen and %d rebuilt; %d images; %s on %s%s",
+            config.method,
+            self.model.config.arch.name,
+            number.patches,
+            number.visible,
+            number.targets,
+            len(self.store),
+            precision,
+            self.device,
+            f", {self.group.world} processes" if self.group.world > 1 else "",
+        )
+
+    def _fit_config(self, precision: str) -> FitConfig:
+        config = self.config
+        micro = config.micro_batch or default_micro_batch(config.batch_size // self.group.world, self.device)
+        schedule = schedule_of(config, len(self.store))
+        return FitConfig(
+            budget_of(config),
+            schedule,
+            config.batch_size,
+            micro,
+            self.device,
+            precision,
+            config.clip_grad,
+            config.gradient_precision,
         )
 
     @property

@@ -17,7 +17,7 @@ from selectivemae.core.errors import DecodeError
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-GDAL_CACHE_MB = 256
+GDAL_CACHE = 256 << 20  # bytes: rasterio hands the number on as it is
 DRIVERS = {"tiff": "GTiff", "jpeg2000": "JP2OpenJPEG", "png": "PNG"}
 _LATTICE = 1 << 20
 
@@ -42,7 +42,7 @@ def open_raster(data: bytes | Path, kind: str) -> "Iterator[DatasetReader]":
     try:
         with warnings.catch_warnings(), contextlib.ExitStack() as stack:
             warnings.simplefilter("ignore")
-            stack.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, GDAL_NUM_THREADS=1))
+            stack.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE, GDAL_NUM_THREADS=1))
             if isinstance(data, Path):
                 yield stack.enter_context(rasterio.open(data, driver=driver))
             else:

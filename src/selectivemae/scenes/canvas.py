@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from selectivemae.core.errors import OutputError
 from selectivemae.core.files import atomic_write, cannot_write, put_in_place
+from selectivemae.data.raster import GDAL_CACHE
 from selectivemae.scenes.source import Transform
 
 BLOCK = 512  # side of the tiles of a GeoTIFF
@@ -111,7 +112,7 @@ class Canvas:
             "NUM_THREADS": threads,
         }
         try:
-            with rasterio.Env(GDAL_CACHEMAX=256):
+            with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
                 rasterio.shutil.copy(str(self.vrt), str(temporary), **options)
         except RasterioError as e:
             temporary.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from selectivemae.probing.run import ProbeConfig
 COMMON = "config json quiet verbose"
 BOXES = """
     recipe resume overwrite data out weights layout train-split test-split tile overlap difficult
-    image-size checkpointing drop-path epochs batch-size micro-batch
+    image-size neck-width head-width checkpointing drop-path epochs batch-size micro-batch
     lr milestones lr-factor warmup-steps layer-decay weight-decay betas clip-grad
     flips rotation photometric device precision workers seed seeds
     eval-every log-every checkpoint-minutes checkpoint-steps keep
@@ -77,7 +77,7 @@ OPTIONS = {
     """,
     "compare": """
         batch-size config data device dry-run epochs image-size json out overwrite quiet recipe resume seed
-        seeds tasks verbose weights workers
+        seeds steps tasks verbose weights workers
     """,
     "evaluate": """
         batch-size classes config data device ground-truth images json lists masks out overwrite part precision

@@ -22,32 +22,27 @@ COLOURS = {"plane": (230, 60, 60), "ship": (60, 200, 90)}
 SETTINGS: dict[str, Any] = {
     "weights": "random:vit_tiny_patch16", "image_size": 64, "batch_size": 2, "epochs": 2.0, "warmup_steps": 1,
     "lr": 1e-3, "milestones": [1.5], "eval_every": 1.0, "workers": 0, "precision": "fp32", "device": "cpu",
+    "neck_width": 16, "head_width": 32,
 }  # fmt: skip
 
 
 class SmallFaster(FasterRCNN):
-    """Faster R-CNN with narrow heads and few regions."""
+    """Faster R-CNN with few regions."""
 
     proposal_rules = replace(FasterRCNN.proposal_rules, before=100, before_test=100, after=40)
     region_rules = replace(FasterRCNN.region_rules, sampled=32)
 
-    def __init__(self, backbone: Any, classes: int) -> None:
-        super().__init__(backbone, classes, width=16, hidden=32)
-
 
 class SmallOriented(OrientedRCNN):
-    """Oriented R-CNN with narrow heads and few regions."""
+    """Oriented R-CNN with few regions."""
 
     proposal_rules = replace(OrientedRCNN.proposal_rules, before=100, before_test=100, after=40)
     region_rules = replace(OrientedRCNN.region_rules, sampled=32)
 
-    def __init__(self, backbone: Any, classes: int) -> None:
-        super().__init__(backbone, classes, width=16, hidden=32)
-
 
 @pytest.fixture(autouse=True)
 def small_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The detectors of every fine-tuning in the test have narrow heads."""
+    """The detectors of every fine-tuning in the test look at few regions."""
     monkeypatch.setitem(boxes_model.KINDS, "detect", SmallFaster)
     monkeypatch.setitem(boxes_model.KINDS, "oriented", SmallOriented)
 

@@ -108,7 +108,9 @@ def test_groups_have_the_published_rates():
 
 
 def test_padding_is_zero_for_the_network_and_every_parameter_learns():
-    detector = build_detector("oriented", "random:vit_tiny_patch16", ("a", "b"), image_size=64)
+    detector = build_detector(
+        "oriented", "random:vit_tiny_patch16", ("a", "b"), image_size=64, neck_width=16, head_width=32
+    )
     images = torch.full((2, 3, 64, 64), 200, dtype=torch.uint8)
     normal = detector.normalise(images, [(64, 40), (30, 64)])
     assert (normal[0, :, :, 40:] == 0).all()
@@ -135,6 +137,7 @@ def test_recipes_say_what_is_published(name: str):
     assert (recipe.lr, recipe.layer_decay, recipe.weight_decay, recipe.betas) == (1e-4, 0.9, 0.05, (0.9, 0.999))
     assert (recipe.epochs, recipe.milestones, recipe.lr_factor, recipe.warmup_steps) == (12, (8, 11), 0.1, 500)
     assert (recipe.batch_size, recipe.drop_path, recipe.precision, recipe.clip_grad) == (4, 0.1, "fp32", None)
+    assert (recipe.neck_width, recipe.head_width) == (256, 1024)
     assert recipe.flips == ("horizontal" if kind is DetectConfig else "all")
     assert (recipe.rotation, recipe.photometric) == (0, False)
 

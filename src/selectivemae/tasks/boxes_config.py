@@ -23,6 +23,8 @@ class BoxConfig(FinetuneSettings):
     )
     # model
     image_size: Count = Field(default=800, description="Side in pixels of the canvas that images are resized to fit")
+    neck_width: Count = Field(default=256, description="Channels of the feature pyramid")
+    head_width: Count = Field(default=1024, description="Width of the second stage's two layers")
     checkpointing: bool = Field(default=False, description="Compute blocks twice to save memory")
     # length and optimisation
     epochs: Positive = Field(default=12.0, description="Passes over the training part")

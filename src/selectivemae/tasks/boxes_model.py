@@ -1,7 +1,8 @@
 """The detector: any encoder under a Faster or Oriented R-CNN, with what it expects; trained, saved, loaded, asked.
 
 model.safetensors of a run holds all tensors, and in its metadata what ``EncoderInfo`` says of an encoder (its image
-size is the side of the canvas), with ``task`` (detect or oriented) and ``classes`` (JSON list of names).
+size is the side of the canvas), with ``task`` (detect or oriented), ``classes`` (JSON list of names), ``neck_width``
+and ``head_width``.
 """
 
 import json
@@ -79,12 +80,15 @@ def build_detector(
     *,
     layout: str | None = None,
     image_size: int = 800,
+    neck_width: int = 256,
+    head_width: int = 1024,
     checkpointing: bool = False,
     seed: int = 0,
 ) -> Detector:
-    """An encoder of any weights that ``load_encoder`` takes, under a fresh detector (downstream.md, B and C).
+    """An encoder of any weights that ``load_encoder`` takes, under a fresh detector of the published kind.
 
-    Raises ConfigError for an encoder or canvas that does not do, WeightsError for weights that cannot be read.
+    ``neck_width`` are the channels of the feature pyramid, ``head_width`` those of the second stage's layers. Raises
+    ConfigError for an encoder or canvas that does not do, WeightsError for weights that cannot be read.
     """
     encoder = load_encoder(weights, layout=layout, seed=seed)
     if is_transformer(encoder):
@@ -101,7 +105,8 @@ def build_detector(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = KINDS[task](dense_backbone(encoder, checkpointing=checkpointing), len(classes))
+        backbone = dense_backbone(encoder, checkpointing=checkpointing)
+        model = KINDS[task](backbone, len(classes), neck_width, head_width)
     return Detector(task, model, classes, info)
 
 
@@ -162,8 +167,9 @@ def load_box_predictor(path: Path, task: Task, device: str | torch.device, preci
 
 def metadata(detector: Detector) -> dict[str, str]:
     """What a detector's file says of itself."""
+    widths = {"neck_width": str(detector.model.width), "head_width": str(detector.model.hidden)}
     own = {"task": detector.task, "classes": json.dumps(detector.classes)}
-    return detector.info.to_metadata() | own
+    return detector.info.to_metadata() | own | widths
 
 
 def save_detector(path: Path, detector: Detector) -> None:
@@ -183,10 +189,11 @@ def load_detector(path: Path, task: Task) -> Detector:
         raise WeightsError(f"{file} is no model made by finetune {task}")
     try:
         classes = tuple(json.loads(about["classes"]))
+        widths = int(about["neck_width"]), int(about["head_width"])
     except (KeyError, ValueError) as e:
-        raise WeightsError(f"{file}: its metadata do not say its classes") from e
+        raise WeightsError(f"{file}: its metadata do not say classes, neck_width and head_width") from e
     encoder = load_encoder(f"random:{info.architecture}", image_size=info.image_size, in_chans=info.channels)
-    model = KINDS[task](dense_backbone(encoder), len(classes))
+    model = KINDS[task](dense_backbone(encoder), len(classes), *widths)
     try:
         model.load_state_dict(load_file(file))
     except RuntimeError as e:

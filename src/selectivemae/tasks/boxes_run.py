@@ -102,8 +102,8 @@ class BoxTask:
 
     # A resumed run with others of these would be another run: other weights, targets, or another order of samples.
     identity: Sequence[str] = (
-        "weights", "image_size", "drop_path", "batch_size", "seed", "train_split", "tile", "overlap", "flips",
-        "rotation", "photometric",
+        "weights", "image_size", "neck_width", "head_width", "drop_path", "batch_size", "seed", "train_split", "tile",
+        "overlap", "flips", "rotation", "photometric",
     )  # fmt: skip
 
     def __init__(self, task: Task, config: BoxConfig, device: torch.device) -> None:
@@ -125,6 +125,8 @@ class BoxTask:
             whole.classes,
             layout=config.layout,
             image_size=config.image_size,
+            neck_width=config.neck_width,
+            head_width=config.head_width,
             checkpointing=config.checkpointing,
             seed=config.seed,
         )

@@ -28,7 +28,7 @@ class FasterRCNN(nn.Module):
             raise ConfigError("the backbone of a detector must be a torch module")
         if classes < 1:
             raise ConfigError(f"a detector needs at least one class, not {classes}")
-        self.backbone = backbone
+        self.backbone, self.width, self.hidden = backbone, width, hidden
         strides = list(backbone.strides)
         self.fpn = FPN(backbone.channels, width)
         self.rpn = self.rpn_class(width, [*strides, strides[-1] * 2], self.proposal_rules)

@@ -1,27 +1,25 @@
 """Detection on real imagery with a small encoder: a handful of images by heart, and pre-trained against fresh weights.
 
-    python benchmarks/detect.py [--weights NAME=PATH ...] [--only overfit learn] [--sets airbus_aircraft ...] [--seeds 3]
-                                [--epochs 40] [--out FOLDER]
+    python benchmarks/detect.py [--weights NAME=PATH ...] [--only overfit learn] [--sets airbus_aircraft ...]
+                                [--seeds 3] [--epochs 40] [--out FOLDER]
 
 ``overfit`` trains on four images of a set and judges on the same four: the goal is a mean AP at IoU 0.5 above 90 %.
 ``learn`` trains on the set's own train part and judges on its val part, once a seed and encoder. Necks and heads are
-narrower than the published ones (64 and 256 instead of 256 and 1024), so that two cores do it in minutes; all else is as
-in the recipes, but for the rate and the length. The runs with their pictures stay in --out.
+narrower than the published ones (64 and 256 instead of 256 and 1024), so that two cores do it in minutes; all else is
+as in the recipes, but for the rate and the length. The runs with their pictures stay in --out.
 """
 
 import argparse
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
 from _table import markdown, write
-
 from selectivemae.cli.common import set_up_logging
 from selectivemae.core.statistics import mean_deviation
+from selectivemae.tasks.boxes_figures import DEFINITIONS
 from selectivemae.tasks.boxes_layout import open_boxes
 from selectivemae.tasks.boxes_run import DetectResult, finetune_boxes
 from selectivemae.tasks.detect.config import DetectConfig
@@ -144,9 +142,10 @@ def main() -> None:
         parts = {"overfit": overfit, "learn": learn}
         blocks = [parts[name](arguments, out) for name in parts if name in arguments.only]
     size = f"canvas {arguments.image_size} px, rate {arguments.lr:g}, neck 64, head 256, fp32"
+    compared = "; ".join(f"{name} is {text}" for name, text in DEFINITIONS.items() if "published" in text)
     about = (
         f"{arguments.model}, {size}; {arguments.overfit_epochs:g} epochs by heart, {arguments.epochs:g} on the parts, "
-        f"{arguments.seeds} seeds. Figures are those of the published tables, defined in docs/detection.md."
+        f"{arguments.seeds} seeds. {compared}."
     )
     write("detect", "Detection on real imagery", "benchmarks/detect.py", about, *blocks)
 

@@ -13,13 +13,10 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
 from _table import markdown, write
-
 from selectivemae.data.batch import Batch
 from selectivemae.engine.optim import adamw
 from selectivemae.engine.precision import autocast, choose_device, resolve_precision

@@ -13,7 +13,7 @@ NotNegativeInt = Annotated[int, Field(ge=0)]
 class BoxConfig(FinetuneSettings):
     """What both detectors can be told; the defaults are the published ones for DIOR."""
 
-    data: Path | None = Field(default=None, description="Folder of labelled images (layouts: docs/detection.md)")
+    data: Path | None = Field(default=None, description="Folder with images and labels: DIOR, COCO, VOC, DOTA ...")
     train_split: str | None = Field(default=None, description="Lists or folders to train on, as train+val (by layout)")
     test_split: str | None = Field(default=None, description="Lists or folders to judge by (test, else val)")
     tile: Count | None = Field(default=None, description="Cut images into tiles of this side in pixels (whole images)")

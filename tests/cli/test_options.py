@@ -45,12 +45,12 @@ OPTIONS = {
     "data pack": "channels data-root json out overwrite quiet resume size workers",
     "data check": "json quiet sample threads",
     "curate run": """
-        against chunk-members chunk-mib config decisions dry-run encoding json max-quarantine name out overwrite
+        against chunk-members chunk-mib config decisions dry-run encoding engine json max-quarantine name out overwrite
         preset quiet resume review seed shard-mib shard-samples sources temporal verbose worker-memory-gib workers
     """,
     "curate add": """
-        against chunk-members chunk-mib config decisions encoding json max-quarantine name out preset quiet review seed
-        shard-mib shard-samples sources temporal verbose worker-memory-gib workers
+        against chunk-members chunk-mib config decisions encoding engine json max-quarantine name out preset quiet
+        review seed shard-mib shard-samples sources temporal verbose worker-memory-gib workers
     """,
     "curate verify": "deep json",
     "curate compact": "json",

@@ -26,6 +26,7 @@ class CurateConfig(Settings):
     shard_mib: Count = Field(default=512, description="MiB in a shard at most")
     review: Annotated[int, Field(ge=0)] = Field(default=100, description="Doubtful pairs to keep for a person's look")
     # machine
+    engine: Literal["local", "ray"] = Field(default="local", description="Processes here, or a running Ray cluster")
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", description="Worker processes")
     worker_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Address space that a worker may take (no limit)"

@@ -11,11 +11,12 @@ The outcome depends on the chunk alone. An error inside a file becomes a row wit
 
 import hashlib
 import io
+import uuid
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import simplejpeg
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from selectivemae.core.errors import DecodeError, StoreError
-from selectivemae.core.files import atomic_write, file_sha256
+from selectivemae.core.files import atomic_write, file_sha256, put_in_place, writing
 from selectivemae.curation import hashes, tables
 from selectivemae.curation.exclude import Rules, Verdict, distinct_colours, jpeg_quality, judge, statistics
 from selectivemae.curation.places import footprint
@@ -39,6 +40,7 @@ from selectivemae.data.stores.folder import FolderStore
 Encoding = Literal["jpeg", "png", "webp-lossless"]
 _EXTENSION = {"jpeg": "jpg", "png": "png", "webp-lossless": "webp"}
 _QUALITY = 95
+_HASHED = 64  # tiles whose codes are taken at once: their coefficients stay in the cache
 SECONDS = 120.0  # that one file may take, and more for large scenes
 PIXELS_PER_SECOND = 1_000_000
 
@@ -77,13 +79,13 @@ class Chunk:
 
 @dataclass
 class _Spool:
-    """What a chunk gives, while it is made."""
+    """What a chunk gives, while it is made. A large scene gives thousands of tiles: their bytes go to disk at once."""
 
-    images: io.BytesIO = field(default_factory=io.BytesIO)
+    images: BinaryIO
     tiles: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[dict[str, Any]] = field(default_factory=list)
-    fine: list[NDArray[np.int64]] = field(default_factory=list)
-    coarse: list[NDArray[np.int64]] = field(default_factory=list)
+    fine: list[NDArray[np.uint16]] = field(default_factory=list)
+    coarse: list[NDArray[np.uint16]] = field(default_factory=list)
 
 
 def read_chunk(chunk: Chunk, folder: Path, mark: Mark) -> Counts:
@@ -93,7 +95,26 @@ def read_chunk(chunk: Chunk, folder: Path, mark: Mark) -> Counts:
     Returns counts: files, tiles, dropped, bytes. StoreError only when the container itself cannot be read.
     """
     store = open_store(chunk.path)
-    spool = _Spool()
+    images = folder / f"{chunk.name}.bin"
+    temporary = images.with_name(f".{images.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with writing(images), temporary.open("w+b") as file:
+            spool = _Spool(file)
+            _read_members(spool, chunk, store, mark)
+            size = file.tell()
+        put_in_place(temporary, images)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _write(spool, folder, chunk.name)
+    return {
+        "files": len(chunk.members),
+        "tiles": len(spool.tiles),
+        "dropped": len(spool.dropped),
+        "bytes": size,
+    }
+
+
+def _read_members(spool: _Spool, chunk: Chunk, store: Store, mark: Mark) -> None:
     for number in chunk.members:
         member = store.id(number).removeprefix(f"{Path(chunk.path).name}/")
         if number in chunk.skip:
@@ -107,13 +128,6 @@ def read_chunk(chunk: Chunk, folder: Path, mark: Mark) -> Counts:
             continue
         mark(number, SECONDS)
         _read_member(spool, chunk, store, number, member, mark)
-    _write(spool, folder, chunk.name)
-    return {
-        "files": len(chunk.members),
-        "tiles": len(spool.tiles),
-        "dropped": len(spool.dropped),
-        "bytes": spool.images.tell(),
-    }
 
 
 def _read_member(spool: _Spool, chunk: Chunk, store: Store, number: int, member: str, mark: Mark) -> None:
@@ -129,8 +143,8 @@ def _read_member(spool: _Spool, chunk: Chunk, store: Store, number: int, member:
         reason = "oom" if isinstance(e, MemoryError) else getattr(e, "reason", "unreadable")
         for rows, size in ((spool.tiles, tiles), (spool.fine, tiles), (spool.coarse, tiles), (spool.dropped, dropped)):
             del rows[size:]
-        spool.images.truncate(end)
         spool.images.seek(end)
+        spool.images.truncate()
         _drop_file(spool, chunk, member, Verdict(reason), str(e), digest)
 
 
@@ -209,8 +223,8 @@ def _keep_tile(
         b"" if evaluation else original if passed and isinstance(original, bytes) else encode(pixels, chunk.encoding)
     )
     fine, coarse = hashes.area_means(hashes.fill_masked(grey, mask))
-    spool.fine.append(fine)
-    spool.coarse.append(coarse)
+    spool.fine.append(fine.astype(np.uint16))
+    spool.coarse.append(coarse.astype(np.uint16))
     low, high = scene.stretch or (None, None)
     spool.tiles.append(
         row
@@ -313,14 +327,16 @@ def _drop_file(
 
 
 def _write(spool: _Spool, folder: Path, name: str) -> None:
-    h64 = hashes.hash64(np.stack(spool.coarse)) if spool.coarse else np.empty((0, 8), np.uint64)
-    h256 = hashes.hash256(np.stack(spool.fine)) if spool.fine else np.empty((0, 8, 4), np.uint64)
+    h64, h256 = np.empty((len(spool.tiles), 8), np.uint64), np.empty((len(spool.tiles), 8, 4), np.uint64)
+    thumbs = np.empty((len(spool.tiles), 64, 64), np.uint8)
+    for low in range(0, len(spool.tiles), _HASHED):
+        batch = slice(low, low + _HASHED)
+        fine = np.stack(spool.fine[batch]).astype(np.int64)
+        h64[batch] = hashes.hash64(np.stack(spool.coarse[batch]).astype(np.int64))
+        h256[batch] = hashes.hash256(fine)
+        thumbs[batch] = (fine + 128) >> 8
     for row, code, long in zip(spool.tiles, h64[:, 0].tolist(), h256[:, 0].astype(">u8"), strict=True):
         row["h64"], row["h256"] = code, long.tobytes()
-    atomic_write(folder / f"{name}.bin", spool.images.getvalue())
-    thumbs = np.empty((len(spool.fine), 64, 64), np.uint8)
-    for place, fine in enumerate(spool.fine):
-        thumbs[place] = (fine + 128) >> 8
     for suffix, array in (("h64", h64), ("h256", h256), ("thumbs", thumbs)):
         buffer = io.BytesIO()
         np.save(buffer, array)

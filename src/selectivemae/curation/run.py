@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from selectivemae.core.config import read_yaml, write_settled
-from selectivemae.core.errors import ConfigError, OutputError
+from selectivemae.core.errors import ConfigError, OutputError, UserError
 from selectivemae.core.files import atomic_write, locked, prepare_output
 from selectivemae.core.progress import ProgressLine
 from selectivemae.core.version import __version__
@@ -25,6 +25,7 @@ from selectivemae.curation.decide import Decision, Judging, decide
 from selectivemae.curation.decisions import NONE, Decisions, read_decisions
 from selectivemae.curation.engine import Quarantined, run_stage
 from selectivemae.curation.pool import LocalPool
+from selectivemae.curation.ray_pool import RayPool
 from selectivemae.curation.read import Chunk, read_chunk
 from selectivemae.curation.removal import changing
 from selectivemae.curation.review import doubtful
@@ -34,6 +35,7 @@ from selectivemae.curation.sources import Sources
 from selectivemae.curation.spool import Spool, open_spool
 from selectivemae.curation.tasks import Task
 from selectivemae.curation.tiles import tile_id
+from selectivemae.data.stores.remote import is_url
 
 CONFIG = "curate.yaml"
 DECISIONS = "decisions.jsonl"
@@ -131,7 +133,7 @@ def _generation(out: Path, number: int, config: CurateConfig, sources: Sources, 
     work.mkdir(parents=True, exist_ok=True)
     decisions = _same_decisions(work, config)
     containers = scan(sources, config)
-    executor = LocalPool(workers(config), _memory(config))
+    executor = _executor(config, containers, work)
     try:
         chunks = [chunk for container in containers for chunk in container.chunks]
         with ProgressLine("read", quiet=quiet) as line:
@@ -171,6 +173,18 @@ def _generation(out: Path, number: int, config: CurateConfig, sources: Sources, 
         quarantined=read.quarantined,
         quarantine_share=len(read.quarantined) / max(files, 1),
     )
+
+
+def _executor(config: CurateConfig, containers: list[Container], work: Path) -> LocalPool | RayPool:
+    if config.engine == "local":
+        return LocalPool(workers(config), _memory(config))
+    pool = RayPool(None if config.workers == "auto" else config.workers, _memory(config))
+    try:
+        pool.check_shared([c.path for c in containers if not is_url(c.path)], work)
+    except UserError:
+        pool.close()
+        raise
+    return pool
 
 
 def workers(config: CurateConfig) -> int:

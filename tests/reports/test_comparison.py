@@ -51,10 +51,16 @@ def test_own_rows_stand_last_in_their_columns() -> None:
 
 
 def test_a_metric_that_is_not_the_columns_does_not_stand_in_it() -> None:
-    loveda = Finding("ours", "x", "spacenet", "mIoU", (79.0,), (0,), "as the config says")
-    table = published_table([loveda])
-    assert table.own == 0
-    assert "spacenet mIoU" in as_markdown([loveda])
+    figures = [
+        Finding("ours", "x", "spacenet", metric, (v,), (0,), "") for metric, v in (("mIoU", 79.0), ("mF1", 88.0))
+    ]
+    figures.append(Finding("ours", "x", "loveda", "val mIoU", (50.0,), (0,), "its own validation set"))
+    table = published_table(figures)
+    assert dict(zip(table.head, table.rows[-1], strict=True))["SpaceNetv1 mF1"] == "79.00"
+    assert dict(zip(table.head, table.rows[-1], strict=True))["LoveDA mIoU"] == ""
+    text = as_markdown(figures)
+    assert "spacenet mF1" in text
+    assert "loveda val mIoU" in text
 
 
 def test_notes_say_what_labels_hide() -> None:

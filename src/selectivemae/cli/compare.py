@@ -25,7 +25,8 @@ def compare(
 ) -> None:
     """Judge weights on the tasks of the published table whose data are there, and print them under its rows.
 
-    Tasks: aid-28, aid-55, resisc-19, resisc-28, ucmerced-55 (fine-tuned); aid-, resisc-, ucmerced-, eurosat-probe.
+    Tasks: aid-28, aid-55, resisc-19, resisc-28, dior, dior-r, loveda, spacenet and ucmerced-55, all fine-tuned;
+    aid-probe, resisc-probe, ucmerced-probe and eurosat-probe.
 
     Example: selectivemae compare --weights ours=runs/first --tasks aid-28 resisc-19 --data datasets/
     """

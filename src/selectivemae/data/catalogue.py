@@ -78,12 +78,7 @@ def resolve(name: str, root: Path) -> list[str]:
 
     ConfigError for an unknown name; DataError when the data set is not there, or not yet as it can be read.
     """
-    entry = find(name)
-    wanted = [_plain(alias) for alias in (entry.name, entry.title, *entry.folders)]
-    folders = [f for f in root.iterdir() if f.is_dir() and _plain(f.name) in wanted] if root.is_dir() else []
-    if not folders:
-        raise DataError(f"{root}: has no folder {entry.name} (or {entry.title}); get it {_by(entry)}")
-    folder = min(folders, key=lambda f: (wanted.index(_plain(f.name)), f.name))
+    entry, folder = find(name), folder_of(name, root)
     for line in entry.places:
         found = sorted({str(match) for place in line for match in ([folder] if place == "." else folder.glob(place))})
         if found:
@@ -91,6 +86,19 @@ def resolve(name: str, root: Path) -> list[str]:
     expected = " or ".join(", ".join(line) for line in entry.places)
     todo = f"; {entry.then}" if entry.then else ""
     raise DataError(f"{folder}: {entry.title} is not laid out as expected (no {expected} in it){todo}")
+
+
+def folder_of(name: str, root: Path) -> Path:
+    """The folder of a known data set under ``root``, by its name or another that it goes by.
+
+    ConfigError for an unknown name; DataError when it is not there.
+    """
+    entry = find(name)
+    wanted = [_plain(alias) for alias in (entry.name, entry.title, *entry.folders)]
+    folders = [f for f in root.iterdir() if f.is_dir() and _plain(f.name) in wanted] if root.is_dir() else []
+    if not folders:
+        raise DataError(f"{root}: has no folder {entry.name} (or {entry.title}); get it {_by(entry)}")
+    return min(folders, key=lambda f: (wanted.index(_plain(f.name)), f.name))
 
 
 def resolve_all(data: Sequence[str], root: Path | None) -> list[str]:

@@ -138,7 +138,7 @@ def as_html(findings: Sequence[Finding]) -> str:
 def _in_column(finding: Finding) -> bool:
     """Whether a figure is what a published column holds, by its metric as well."""
     place = column(finding.task)
-    return place is not None and place.metric == finding.metric
+    return place is not None and place.own_metric == finding.metric
 
 
 def _own_rows(findings: Sequence[Finding], names: Sequence[str]) -> list[list[str]]:

@@ -66,6 +66,11 @@ class Classes:
         table[list(self.values)] = range(len(self.values))
         return table
 
+    @property
+    def all_colours(self) -> tuple[Colour, ...]:
+        """The colours that a colour-coded mask may hold; none where masks are not colour-coded."""
+        return (*self.colours, *self.ignored_colours) if self.coded else ()
+
     def numbers(self, mask: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> UInt8:
         """Class numbers (H, W) of an index mask (H, W) or a colour mask (H, W, 3); pixels that are not ``valid``
         (H, W) say nothing.

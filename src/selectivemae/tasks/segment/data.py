@@ -55,7 +55,7 @@ class Pairs:
         place = int(self.layout.mask[row])
         if place < 0:
             return rasterise(Path(self.layout.footprints[row]), self.store[int(self.layout.image[row])])
-        return decode_mask(self.store[place], self.classes.coded)
+        return decode_mask(self.store[place], self.classes.all_colours)
 
     def pair(self, row: int, channels: int) -> tuple[UInt8, UInt8]:
         """Pixels (H, W, channels) and class numbers (H, W) of the ``row``-th image.
@@ -122,11 +122,12 @@ def _settled_values(pairs: Pairs) -> Classes:
     """
     classes, count = pairs.classes, len(pairs.layout.image)
     rows = np.unique(np.linspace(0, count - 1, min(count, _CHECKED)).astype(np.int64)).tolist()
-    if len(classes.names) == 2 and not classes.given and not classes.coded and not pairs.layout.footprints:
+    if len(classes.names) == 2 and not classes.given and not pairs.layout.footprints:
         found: set[int] = set()
         for row in rows:
             with _named(pairs, row):
-                found |= set(np.unique(pairs.raw_mask(row)[0]).tolist())
+                values, _ = pairs.raw_mask(row)
+                found |= set(np.unique(values).tolist()) if values.ndim == 2 else set()
         if 255 in found and 1 not in found:
             log.info("masks hold 255 and never 1: 255 is taken for %s", classes.names[1])
             classes = replace(classes, values=(0, 255))

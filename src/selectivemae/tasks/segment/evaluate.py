@@ -244,7 +244,7 @@ def _mask_files(folder: Path) -> dict[str, Path]:
 
 def _numbers(path: Path, classes: Classes) -> UInt8:
     try:
-        return classes.numbers(*decode_mask(path.read_bytes(), classes.coded))
+        return classes.numbers(*decode_mask(path.read_bytes(), classes.all_colours))
     except (DecodeError, OSError) as error:
         raise DataError(f"{path}: {error}") from error
 

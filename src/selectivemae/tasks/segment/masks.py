@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from scipy import ndimage
 from selectivemae.core.errors import ConfigError, DataError, DecodeError
 from selectivemae.data.decode import header
 from selectivemae.data.raster import DRIVERS, open_raster
+from selectivemae.tasks.segment.classes import Colour
 
 Mask = tuple[NDArray[Any], NDArray[np.bool_] | None]
 """Values (H, W) or colours (H, W, 3), and where they say something (H, W); None: everywhere."""
@@ -24,11 +26,12 @@ BUILDING = 1  # value of the inside of a footprint
 _WGS84 = "EPSG:4326"
 
 
-def decode_mask(data: bytes, coloured: bool = False) -> Mask:
+def decode_mask(data: bytes, colours: Sequence[Colour] = ()) -> Mask:
     """Values or colours of a mask's file: PNG, BMP, GIF or TIFF, of up to 16 bits.
 
-    A palette's numbers are the values, unless ``coloured`` asks for its colours. Pixels of a TIFF that its no-data tag
-    marks say nothing. Raises DecodeError; ``mask_lossy`` for a JPEG, whose values are not those that were saved.
+    A palette's numbers are the values, unless all colours that occur are among ``colours``: then the colours are (an
+    editor numbers a palette as it likes). Pixels of a TIFF that its no-data tag marks say nothing.
+    Raises DecodeError; ``mask_lossy`` for a JPEG, whose values are not those that were saved.
     """
     _, _, kind = header(data)
     if kind in ("jpeg", "webp", "jpeg2000"):
@@ -37,8 +40,12 @@ def decode_mask(data: bytes, coloured: bool = False) -> Mask:
         return _read_tiff(data)
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if (image.mode == "P" and coloured) or image.mode in ("RGBA", "CMYK", "YCbCr"):
+            if image.mode in ("RGBA", "CMYK", "YCbCr"):
                 return np.asarray(image.convert("RGB")), None
+            if image.mode == "P" and colours:
+                rgb = image.convert("RGB")
+                if {colour for _, colour in rgb.getcolors(256) or ()} <= set(colours):
+                    return np.asarray(rgb), None
             values = np.asarray(image.convert("L") if image.mode == "LA" else image)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DecodeError("corrupt", f"the {kind} mask cannot be decoded: {error}") from error

@@ -6,7 +6,7 @@ from cyclopts import App, Parameter
 
 from selectivemae.cli.common import ConfigFile, Json, print_json, set_up_logging, settings_from
 from selectivemae.data.bench_config import BenchDataConfig
-from selectivemae.pretrain.bench_config import BenchModelConfig
+from selectivemae.pretrain.bench_config import BenchModelConfig, BenchTrainConfig
 
 app = App(name="bench", help="What training costs on this machine.", help_format="plaintext")
 
@@ -47,6 +47,27 @@ def data(
     from selectivemae.data.bench import as_dict, as_text, bench_data
 
     cost = bench_data(settings_from(BenchDataConfig, "bench", settings, None, config))
+    if json:
+        print_json(as_dict(cost))
+    else:
+        print(as_text(cost))
+
+
+@app.command
+def train(
+    *,
+    settings: Annotated[BenchTrainConfig | None, Parameter(name="*")] = None,
+    config: ConfigFile = None,
+    json: Json = False,
+) -> None:
+    """Time training from the files to the weights, two methods in turn.
+
+    Example: selectivemae bench train --data images/ --model vit_base_patch16 --batch-size 256
+    """
+    set_up_logging(quiet=json)
+    from selectivemae.pretrain.bench_train import as_dict, as_text, bench_train
+
+    cost = bench_train(settings_from(BenchTrainConfig, "bench", settings, None, config))
     if json:
         print_json(as_dict(cost))
     else:

@@ -68,15 +68,15 @@ def bench_model(config: BenchModelConfig) -> ModelCost:
     names: list[Method] = [config.method, config.against] if config.against else [config.method]
     batch = synthetic_batch(config.batch_size, 3, config.image_size, config.image_size, device)
     peak = matrix_peak(device, precision)
-    trainers: dict[Method, Trainer] = {name: _trainer(config, name, device, precision) for name in names}
+    trainers: dict[Method, Trainer] = {name: make_trainer(config, name, device, precision) for name in names}
     times = interleaved({str(n): timed_steps(t, batch, device) for n, t in trainers.items()}, config.rounds)
     costs = []
     for name, trainer in trainers.items():
         step = median(times[name])
         objective = trainer.objective
         assert isinstance(objective, PretrainObjective)
-        flops = flops_per_image(objective, synthetic_batch(2, 3, config.image_size, config.image_size, device))
-        choosing, rich = _selection_seconds(objective.model, batch, precision, config.rounds)
+        flops = counted_flops(config, name, device)
+        choosing, rich = selection_seconds(objective.model, batch, precision, config.rounds)
         costs.append(
             MethodCost(
                 method=name,
@@ -84,7 +84,7 @@ def bench_model(config: BenchModelConfig) -> ModelCost:
                 step_s=step,
                 gflop_per_image=flops / 1e9,
                 share_of_peak=flops * config.batch_size / step / peak,
-                peak_memory_gb=_peak_memory(config, name) if config.memory else None,
+                peak_memory_gb=peak_memory(config, name) if config.memory else None,
                 selection_share=choosing / step,
                 richness_share=rich / step,
             )
@@ -109,18 +109,25 @@ def bench_model(config: BenchModelConfig) -> ModelCost:
 
 def _model(config: BenchModelConfig, method: Method) -> MaskedAutoencoder:
     selection: dict[str, Any] = {"richness": config.richness, "order": config.order} if method != "mae" else {}
-    return create_model(config.model, method, config.image_size, **selection)
+    return create_model(config.model, method, config.image_size, decoder_depth=config.decoder_depth, **selection)
 
 
-def _trainer(config: BenchModelConfig, method: Method, device: torch.device, precision: str) -> Trainer:
-    objective = PretrainObjective(_model(config, method).to(device), 0.05)
+def make_trainer(config: BenchModelConfig, method: Method, device: torch.device, precision: str) -> Trainer:
+    """A method's model with its optimizer, as ``pretrain`` would train it."""
+    objective = PretrainObjective(_model(config, method).to(device), 0.05, compiled=config.compile)
     optimizer = adamw(objective.parameter_groups(), (0.9, 0.95))
     micro = config.micro_batch or config.batch_size
     fit = FitConfig(Budget(epochs=1), Schedule(1e-4), config.batch_size, micro, device, precision)
     return Trainer(objective, optimizer, fit)
 
 
-def _selection_seconds(model: MaskedAutoencoder, batch: Batch, precision: str, rounds: int) -> tuple[float, float]:
+def counted_flops(config: BenchModelConfig, method: Method, device: torch.device) -> float:
+    """Operations for an image, forward and backward; those of the uncompiled step, where torch can count them."""
+    objective = PretrainObjective(_model(config, method).to(device), 0.05)
+    return flops_per_image(objective, synthetic_batch(2, 3, config.image_size, config.image_size, device))
+
+
+def selection_seconds(model: MaskedAutoencoder, batch: Batch, precision: str, rounds: int) -> tuple[float, float]:
     """Seconds of the whole choice of patches, and of HOG alone (0 for a method that does not use it)."""
     device = batch.images.device
     images = model.normalise(batch.images)
@@ -147,20 +154,21 @@ def _selection_seconds(model: MaskedAutoencoder, batch: Batch, precision: str, r
     return median(times["choose"]), median(times["hog"]) if "hog" in times else 0.0
 
 
-def _peak_memory(config: BenchModelConfig, method: Method) -> float:
-    """Peak memory of three training steps in GB: on a CPU that of a fresh process, less what it began with."""
+def peak_memory(config: BenchModelConfig, method: Method) -> float:
+    """Peak memory of three training steps in GB: on a CPU that of a fresh process; less what was taken before."""
     device = choose_device(config.device)
     if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         _some_steps(config, method, device)
-        return torch.cuda.max_memory_allocated(device) / 1e9
+        return (torch.cuda.max_memory_allocated(device) - before) / 1e9
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_memory_of_a_process, (config.model_dump(), method))
 
 
 def _some_steps(config: BenchModelConfig, method: Method, device: torch.device) -> None:
-    trainer = _trainer(config, method, device, resolve_precision(config.precision, device))
+    trainer = make_trainer(config, method, device, resolve_precision(config.precision, device))
     batch = synthetic_batch(config.batch_size, 3, config.image_size, config.image_size, device)
     once = timed_steps(trainer, batch, device)
     for _ in range(3):

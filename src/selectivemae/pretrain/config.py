@@ -11,6 +11,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Compile = Literal["off", "on", "graphs"]
 
 
 # What a recipe for one method says that means nothing, or something else, for the other.
@@ -88,7 +89,7 @@ class PretrainConfig(Settings):
     # machine
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="Of matrix products")
-    compile: Literal["off", "on", "graphs"] = Field(
+    compile: Compile = Field(
         default="off", description="Fused kernels of the whole step (on), replayed as CUDA graphs (graphs)"
     )
     workers: int | Literal["auto"] = Field(default="auto", description="Processes that decode images")

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import shutil
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +14,7 @@ from selectivemae.engine.optim import decay_groups
 from selectivemae.engine.precision import attention_kernel
 from selectivemae.engine.state import StepOutput
 from selectivemae.models.masked import MaskedAutoencoder
-
-Compile = Literal["off", "on", "graphs"]
+from selectivemae.pretrain.config import Compile
 
 
 @dataclass(frozen=True)

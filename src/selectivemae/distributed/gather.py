@@ -66,7 +66,8 @@ def broadcast_tensors(group: Group, tensors: Mapping[str, Tensor]) -> dict[str, 
     out = {}
     for name, (dtype, shape) in broadcast_data(group, described).items():
         mine = tensors[name].contiguous() if group.is_main else torch.empty(shape, dtype=getattr(torch, dtype))
-        dist.broadcast(mine.view(-1).view(torch.uint8) if mine.numel() else mine, 0)
+        if mine.numel():
+            dist.broadcast(mine.view(-1).view(torch.uint8), 0)
         out[name] = mine
     return out
 

@@ -3,6 +3,7 @@
 for batch, position in stream:  rate -> step (in micro-batches) -> clip -> optimizer -> hooks
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,11 +19,14 @@ from selectivemae.distributed.each_step import gather_outcome
 from selectivemae.distributed.gather import gather_numbers
 from selectivemae.distributed.group import Group
 from selectivemae.engine.accord import Accord, Post
+from selectivemae.engine.memory import begin_again, would_fit
 from selectivemae.engine.optim import AnySchedule, Budget, set_lr
 from selectivemae.engine.parallel import parallel
 from selectivemae.engine.precision import autocast
 from selectivemae.engine.signals import StopSignal
 from selectivemae.engine.state import Hook, Objective, RunState
+
+log = logging.getLogger("selectivemae")
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,22 @@ class Trainer:
 
         When the memory of a device does not suffice the micro-batch is halved, by all, and the step begins again.
         """
+        asked = self.micro_batch
         while (done := self._try(batch, state.progress)) is None:
             if self.micro_batch == 1:
                 raise TrainingError(
                     f"not enough memory on {self.config.device} for one image: use a smaller model or image size"
                 )
             self.micro_batch = (self.micro_batch + 1) // 2
-            torch.cuda.empty_cache()
+            begin_again(self.config.device)
+        if self.micro_batch < asked:
+            log.warning(
+                "not enough memory on %s for %d images at a time: going on with %d, the same training%s",
+                self.config.device,
+                asked,
+                self.micro_batch,
+                would_fit(self.config.device, min(self.micro_batch, self.share)),
+            )
         loss, weight = self._outcome(batch, *done, state)
         clip = self.config.clip_grad or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)

@@ -1,0 +1,28 @@
+"""How many images would fit into a device's memory, from what a step was seen to take."""
+
+import torch
+
+_USABLE = 0.92  # of the device's memory: the rest goes to fragments, kernels and libraries
+
+
+def fitting(total: int, before: int, peak: int, images: int) -> int:
+    """Images at a time that fit into ``total`` bytes, when ``before`` bytes are taken without any image and ``images``
+    of them took it to ``peak`` bytes."""
+    each = max((peak - before) / images, 1.0)
+    return max(int((_USABLE * total - before) / each), 0)
+
+
+def begin_again(device: torch.device) -> None:
+    """Give back what a step that did not fit has left, and forget how much it took."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def would_fit(device: torch.device, images: int) -> str:
+    """A remark on how many images would fit, after a step with ``images`` at a time; empty where nothing is known."""
+    if device.type != "cuda":
+        return ""
+    total = torch.cuda.mem_get_info(device)[1]
+    before, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    return f" (by its measured memory --micro-batch {max(fitting(total, before, peak, images), images)} would fit)"

@@ -133,9 +133,12 @@ def probe_scenes(job: Job) -> list[Finding]:
     return [Finding(job.name, backbone, job.task, kind, v, seeds, protocol, departures) for kind, v in kinds]
 
 
+DIOR_TEST = 11_738  # images
+
+
 def fine_tune_boxes(job: Job, kind: str, recipe_name: str, column: str) -> list[Finding]:
-    """Fine-tune a detector by its recipe (``kind`` detect or oriented): mAP50 as the published ``column`` defines it,
-    and the figures by other definitions, in percent."""
+    """Fine-tune a detector on DIOR by its recipe (``kind`` detect or oriented): mAP50 as the published ``column``
+    defines it, and the figures by other definitions, in percent."""
     from selectivemae.tasks.boxes_run import finetune_boxes
     from selectivemae.tasks.detect.config import DetectConfig
     from selectivemae.tasks.oriented.config import OrientedConfig
@@ -152,6 +155,8 @@ def fine_tune_boxes(job: Job, kind: str, recipe_name: str, column: str) -> list[
         result = finetune_boxes("oriented", settled, resume=job.resume, quiet=job.quiet)
     images = result.runs[0].images
     protocol = f"fine-tuned by {recipe_name}, evaluated after the last epoch on {images} test images"
+    if images != DIOR_TEST:
+        departures.append(f"{images:,} test images instead of {DIOR_TEST:,}")
     values = {name: tuple(run.figures[name] for run in result.runs) for name in result.runs[0].figures}
     names = {column: "mAP50"} | {name: name for name in values if name != column}
     figures = {title: values[name] for name, title in names.items()}

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from curation_worlds import Numbers, write_numbers
+from curation_worlds import Numbers, folder, write_numbers
 
 from selectivemae.core.errors import ConfigError
+from selectivemae.curation.config import CurateConfig
 from selectivemae.curation.engine import InternalError, run_stage
 from selectivemae.curation.ray_pool import RayPool
+from selectivemae.curation.run import curate
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = pytest.mark.slow
@@ -76,6 +78,17 @@ def test_a_killed_ray_worker_costs_nothing(pool: RayPool, tmp_path: Path) -> Non
     assert stage.quarantined == []
     assert stage.retries >= 1
     assert numbers(tmp_path) == list(range(9))
+
+
+def test_the_same_bytes_as_the_local_engine(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths and all: only the folder differs."""
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    monkeypatch.chdir(tmp_path)
+    folder(Path("pictures"), 10)
+    for engine in ("local", "ray"):
+        config = CurateConfig(sources=["pictures"], out=Path(engine), engine=engine, workers=2, chunk_members=4)
+        assert curate(config, quiet=True).kept > 5
+    assert Path("ray/SHA256SUMS").read_text() == Path("local/SHA256SUMS").read_text()
 
 
 def test_bugs_and_paths_that_are_not_shared(pool: RayPool, tmp_path: Path) -> None:

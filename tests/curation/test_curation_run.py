@@ -10,6 +10,7 @@ import tarfile
 import time
 import zipfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +149,7 @@ def test_the_same_however_it_was_made(corpus: Path, world: Path, tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.fault
 def test_killed_runs_go_on_to_the_same_bytes(corpus: Path, world: Path, tmp_path: Path) -> None:
-    """SIGKILL to the whole process group at several moments, then --resume."""
+    """SIGKILL to the whole process group at random moments of reading and packing, then --resume."""
     out = tmp_path / "c"
     program = (
         "import sys; from pathlib import Path; from selectivemae.curation.run import curate\n"
@@ -160,15 +161,21 @@ def test_killed_runs_go_on_to_the_same_bytes(corpus: Path, world: Path, tmp_path
     )
     script = tmp_path / "program.py"
     script.write_text(program)
-    for wanted in (2, 6):
+    kills = 0
+    for wanted, pause in zip((0, 2, 6, 8), np.random.default_rng().uniform(0, 0.4, 4), strict=True):
         child = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
         deadline = time.monotonic() + 120
         while len(list(out.rglob("*.done"))) < wanted and child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        assert not (out / "corpus.json").exists()
-    subprocess.run([sys.executable, str(script)], check=True)
+        time.sleep(pause)
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        kills += child.wait() == -signal.SIGKILL
+        if (out / "corpus.json").exists():  # it came to its end before the blow
+            break
+    assert kills >= 2
+    if not (out / "corpus.json").exists():
+        subprocess.run([sys.executable, str(script)], check=True)
     assert sums(out) == sums(corpus)
 
 

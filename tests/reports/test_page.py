@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import json
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -75,6 +77,23 @@ def test_a_run_that_ended_between_two_lines_is_judged_by_its_checkpoint(tmp_path
     run = write_run(tmp_path / "first", lines(290))
     write_checkpoint(run, 300, 1.0)
     assert text_report(run).startswith(f"{run}: finished")
+
+
+def test_a_fine_tuning_shows_its_figures_and_its_own_command(tmp_path: Path):
+    folder = write_run(tmp_path / "run", lines(10))
+    judged = {"kind": "eval", "step": 10, "epoch": 0.1, "samples": 640, "time_s": 5.0}
+    judged |= {"oa": 91.25, "coco_ap50": 50.0, "images": 80, "unreadable": 0}
+    with open(folder / "metrics.jsonl", "a") as f:
+        f.write(json.dumps(judged) + "\n")
+    write_checkpoint(folder, 10, 0.5)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("# command: pretrain", "# command: selectivemae finetune classify"))
+    words = text_report(folder)
+    assert re.search(r"OA +91\.25 % \(on 80 images\)", words)
+    assert re.search(r"coco ap50 +50\.00 %", words)
+    assert f"selectivemae finetune classify --out {folder} --resume" in words
+    assert f"selectivemae evaluate {folder} --data DATA" in words
+    assert "0.10 %" not in words
 
 
 def test_a_run_that_has_not_begun_has_a_page(tmp_path: Path):

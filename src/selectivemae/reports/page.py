@@ -6,6 +6,7 @@ RUN/
 """
 
 import base64
+import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from selectivemae.reports.plots import loss_plot, numbers, smoothed, span_of
 from selectivemae.reports.records import RunRecords, is_checkpoint, is_run, read_run, read_saved
 
 MOST_EXAMPLES = 5  # of unusable files, for each reason
+_PLACE = ("epoch", "time_s")  # when an evaluation was made, not what it found
+_TITLES = {"oa": "OA", "aa": "AA", "miou": "mIoU", "mf1": "mF1", "aacc": "aAcc"}
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,11 @@ def headline(run: RunRecords) -> list[Figure]:
     if scored:
         note = f"{scored[0]['knn']:.1f} % at epoch {scored[0]['epoch']:.1f}" if len(scored) > 1 else ""
         figures.append(Figure("kNN accuracy", f"{scored[-1]['knn']:.1f} %", note))
+    if run.evaluations:
+        last = run.evaluations[-1]
+        where = f"on {last['images']} images" if "images" in last else ""
+        shown = {k: v for k, v in last.items() if isinstance(v, float) and k not in _PLACE}
+        figures += [Figure(_TITLES.get(k, k.replace("_", " ")), f"{v:.2f} %", where) for k, v in shown.items()]
     figures.append(Figure("epochs", f"{run.epochs:.1f}", f"{run.last['step']} steps"))
     figures.append(Figure("images seen", spaced(int(run.last["samples"]))))
     left = (
@@ -190,9 +198,13 @@ def next_commands(run: RunRecords) -> list[tuple[str, str]]:
     out = shlex.quote(str(run.folder))
     commands = []
     if run.checkpoints and not run.finished:
-        commands.append(("go on", f"selectivemae pretrain --out {out} --resume"))
+        task = re.search(r"\bfinetune (\w+)", run.about.get("command", ""))
+        doing = f"finetune {task[1]}" if task else "pretrain"
+        commands.append(("go on", f"selectivemae {doing} --out {out} --resume"))
     if (run.folder / "encoder.safetensors").is_file():
         commands.append(("judge the encoder", f"selectivemae probe {out} --data CLASSES"))
+    if run.evaluations:
+        commands.append(("judge the model on other data", f"selectivemae evaluate {out} --data DATA"))
     commands.append(("look again", f"selectivemae inspect {out}"))
     return commands
 

@@ -39,6 +39,7 @@ class RunRecords:
     checkpoints: list[Saved]
     quarantine: dict[str, tuple[str, int]] = field(default_factory=dict)  # id -> reason, times
     pictures: list[Path] = field(default_factory=list)  # reconstruction grids, oldest first
+    evaluations: list[Record] = field(default_factory=list)  # of a fine-tuning, figures in percent
 
     @property
     def last(self) -> Record:
@@ -94,6 +95,7 @@ def read_run(folder: Path) -> RunRecords:
         checkpoints=[read_saved(f.parent) for f in sorted(folder.glob("checkpoints/step-*/state.json"))],
         quarantine=Quarantine(quarantine).rows if quarantine.is_file() else {},
         pictures=sorted((folder / "pictures").glob("reconstruction-*.png")),
+        evaluations=of_kind(lines, "eval"),
     )
 
 

@@ -48,7 +48,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_it_learns_and_leaves_a_folder(world: tuple[Path, Path]) -> None:
-    data, run = world
+    _, run = world
     found = json.loads((run / "evaluation" / "figures.json").read_text())
     assert found["miou"] > 60  # blocks of three colours; one class everywhere would be under 20
     assert found["images"] == 2

@@ -27,7 +27,8 @@ UInt8 = NDArray[np.uint8]
 log = logging.getLogger("selectivemae")
 
 _CHECKED = 64  # pairs that are looked at before anything begins
-_MASK_ERRORS = ("mask_size", "mask_values", "mask_lossy", "no_crs")
+# What would spoil every sample alike: said at once. A single file that cannot be read goes into quarantine.
+_GENERAL = ("mask_size", "mask_values", "mask_lossy", "no_crs", "channels", "needs_rasterio")
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _named(pairs: Pairs, row: int) -> Iterator[None]:
     try:
         yield
     except DecodeError as error:
-        if error.reason in _MASK_ERRORS:
+        if error.reason in _GENERAL:
             image = pairs.store.id(int(pairs.layout.image[row]))
             raise DataError(f"{pairs.where(row)}, mask of {image}: {error}") from error
 

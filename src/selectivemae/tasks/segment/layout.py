@@ -81,7 +81,7 @@ def find_pairs(store: Store, root: Path | None, chosen: Chosen) -> Layout:
         )
     parts, how = _parts(images, has, paths, root, chosen, bool(footprints))
     without = [key for key, found in zip(images, has, strict=True) if not found]
-    lacking = [paths[images[key]] for key in without if parts.get(key) != TEST]
+    lacking = [paths[images[key]] for key in without if parts.get(key, TEST) != TEST]
     if lacking:
         raise DataError(f"{len(lacking)} images have no mask: {listed(lacking)}; add them or take the images away")
     keys = sorted((key for key in keys if key in parts), key=lambda key: images[key])
@@ -91,7 +91,7 @@ def find_pairs(store: Store, root: Path | None, chosen: Chosen) -> Layout:
         tuple(footprints.get(_plain(key), "") for key in keys) if footprints else (),
         np.array([parts[key] for key in keys], np.int64),
         tuple("/".join(key) for key in keys),
-        np.array([images[key] for key in without], np.int64),
+        np.array([images[key] for key in without if key in parts], np.int64),
         how,
     )
 
@@ -155,7 +155,8 @@ def _parts(
     if len({folders[key] for key in labelled if key in folders}) > 1:
         return folders, "folders of these names"
     # One part alone is no split, and a test part without masks says nothing about the others.
-    parts = {key: TEST for key, part in folders.items() if part == TEST and key not in labelled}
+    without = images.keys() - labelled
+    parts = {key: TEST if folders.get(key) == TEST else TRAIN for key in without}
     if numbered:
         order = sorted(labelled, key=lambda key: [int(n) for n in re.findall(r"\d+", key[-1])] or [0])
         count = max(1, round(_SPACENET_VAL * len(order)))

@@ -15,9 +15,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import _table
 import numpy as np
 
+import _table
 from selectivemae.core.statistics import mean_deviation
 from selectivemae.tasks.segment.config import SegmentConfig
 from selectivemae.tasks.segment.metrics import majority_miou
@@ -123,8 +123,8 @@ def main() -> None:
             rows.append(row(name, kind, runs))
     head = ["set", "encoder", "seeds", "mIoU", "mF1", "boundary F1", "majority class, mIoU", "CPU min", "wall min"]
     note = (
-        f"{architecture}, head of {COMMON['head_width']} channels, {args.steps} steps of {COMMON['batch_size']} crops of"
-        f" {args.crop} px, learning rate {COMMON['lr']:g}; {os.environ.get('OMP_NUM_THREADS', 'all')} threads. Figures "
+        f"{architecture}, head of {COMMON['head_width']} channels, {args.steps} steps of {COMMON['batch_size']} crops "
+        f"of {args.crop} px, learning rate {COMMON['lr']:g}; {os.environ.get('OMP_NUM_THREADS', 'all')} threads. Figures "
         "in percent, of the val part at native scale by sliding windows; mean ± standard deviation over the seeds."
     )
     _table.write(args.name, "Segmentation of real imagery", "benchmarks/segment.py", note, _table.markdown(head, rows))

@@ -104,9 +104,9 @@ class SegmentTask:
 
     # A resumed run with others of these would be another run: other weights, or another order of samples.
     identity: Sequence[str] = (
-        "weights", "classes", "images", "masks", "bands", "split", "val_share", "split_seed", "crop", "taps", "head_width",
-        "aux_weight", "drop_path", "batch_size", "train_on", "class_weights", "scale", "resize", "most", "turns",
-        "photometric", "seed",
+        "weights", "classes", "images", "masks", "bands", "split", "val_share", "split_seed", "crop", "taps",
+        "head_width", "aux_weight", "drop_path", "batch_size", "train_on", "class_weights", "scale", "resize", "most",
+        "turns", "photometric", "seed",
     )  # fmt: skip
 
     def __init__(self, config: SegmentConfig, device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 python benchmarks/scaling.py
 
-Parameters, operations and kept bytes are counted on real models with one image; the rest is arithmetic with the
+Parameters, operations and kept bytes are counted on models with one image; the rest is arithmetic with the
 formulas of docs/scaling.md. Nothing here is a measured time.
 """
 
@@ -13,6 +13,7 @@ import torch
 import _table
 from selectivemae.engine.measure import flops_per_image, saved_bytes_per_image, synthetic_batch
 from selectivemae.engine.recompute import recompute_activations
+from selectivemae.models import vit
 from selectivemae.models.create import create_model
 from selectivemae.pretrain.objective import PretrainObjective
 
@@ -22,18 +23,34 @@ NETWORK = {8: 400e9, 128: 40e9, 1000: 40e9}  # bytes a second from each device: 
 CORPUS, EPOCHS = 4_000_000, 800
 
 
-def counts(name: str) -> tuple[int, float, float, float]:
-    """Parameters, operations of an image (forward and backward), bytes kept of it, the same with recomputation."""
+def counts(name: str) -> list[float]:
+    """Parameters, operations of an image (forward and backward), bytes kept of it, the same with recomputation.
+
+    Counted with one block in the encoder and with two: all of them grow by the same for every block more.
+    """
+    size = name.split("_")[1]
+    whole = vit.SIZES[size]
+    counted = []
+    try:
+        for depth in (1, 2):
+            vit.SIZES[size] = (depth, *whole[1:])
+            counted.append(counts_of_model(name))
+    finally:
+        vit.SIZES[size] = whole
+    return [one + (whole[0] - 1) * (two - one) for one, two in zip(*counted, strict=True)]
+
+
+def counts_of_model(name: str) -> list[float]:
+    """``counts`` of a model as it is."""
     model = create_model(name, method="selectivemae", image_size=224)
     objective = PretrainObjective(model, 0.05)
     batch = synthetic_batch(1, 3, 224, 224, torch.device("cpu"))
-    flops = flops_per_image(objective, batch)
-    kept = saved_bytes_per_image(objective, batch, "bf16")
+    figures = [flops_per_image(objective, batch), saved_bytes_per_image(objective, batch, "bf16")]
     recompute_activations(model)
-    return sum(p.numel() for p in model.parameters()), flops, kept, saved_bytes_per_image(objective, batch, "bf16")
+    return [sum(p.numel() for p in model.parameters()), *figures, saved_bytes_per_image(objective, batch, "bf16")]
 
 
-def ring(parameters: int, world: int, width: int = 4) -> float:
+def ring(parameters: float, world: int, width: int = 4) -> float:
     """Bytes that each of ``world`` devices sends in a step for a ring all-reduce of ``width``-byte gradients."""
     return 2 * (world - 1) / world * width * parameters
 
@@ -47,32 +64,33 @@ def main() -> None:
         parameters, flops, kept, recomputed = counts(name)
         per_second = SHARE * PEAK / flops
         state = 16 * parameters  # weights, gradients and two moments in fp32
-        hours = CORPUS * EPOCHS / per_second / 3600
         needs.append([
             name, f"{parameters / 1e6:.1f} M", f"{flops / 1e9:.1f}", f"{state / 1e9:.2f}", f"{state / 8e9:.2f}",
-            f"{kept / 1e6:.1f}", f"{recomputed / 1e6:.1f}", f"{per_second:,.0f}", f"{hours:,.0f}",
+            f"{kept / 1e6:.1f}", f"{recomputed / 1e6:.1f}", f"{per_second:,.0f}",
+            f"{CORPUS * EPOCHS / per_second / 3600:,.0f}",
         ])  # fmt: skip
         for world, rate in NETWORK.items():
             sent = ring(parameters, world)
-            wire, work = sent / rate, 128 * flops / (SHARE * PEAK)
+            wire, image = sent / rate, flops / (SHARE * PEAK)
+            total = [CORPUS * EPOCHS / (b * world) * max(b * image, wire) / 3600 for b in (4096 / world, 256)]
             sends.append([
-                name, world, f"{sent / 1e9:.2f}", f"{sent / 2e9:.2f}", f"{1.5 * sent / 1e9:.2f}", f"{1e3 * wire:.0f}",
-                f"{1e3 * work:.0f}", f"{world * per_second / 1e6:.2f}",
-                f"{hours / world:,.1f}",
+                name, world, f"{sent / 1e9:.2f}", f"{sent / 2e9:.2f}", f"{1.5 * sent / 1e9:.2f}", f"{1e3 * wire:.1f}",
+                f"{1e3 * image * 4096 / world:.1f}", f"{wire / image:.0f}", *(f"{hours:.1f}" for hours in total),
             ])  # fmt: skip
     first = _table.markdown(
         ["model", "parameters", "GFLOP an image", "GB of state", "GB of state, 8 shards", "MB kept an image",
          "recomputed", "images/s a device (computed)", "device hours, 800 epochs of 4 M"], needs,
     )  # fmt: skip
     second = _table.markdown(
-        ["model", "devices", "GB sent a step, fp32", "bf16", "shards, fp32", "ms on the wire", "ms of work, 128 images",
-         "M images/s", "hours for 800 epochs of 4 M"], sends,
+        ["model", "devices", "GB sent a step, fp32", "bf16", "shards, fp32", "ms on the wire",
+         "ms of work, batch 4,096", "images a device: work = wire", "hours, batch 4,096", "hours, 256 a device"], sends,
     )  # fmt: skip
     note = (
         "Computed, not measured: 224 px, SelectiveMAE as published (15 % seen, 25 % rebuilt, decoder of 12 blocks). "
         f"{PEAK / 1e12:.0f} TFLOP/s of bf16 a device, of which {100 * SHARE:.0f} % are used; each device sends "
         f"{NETWORK[8] / 1e9:.0f} GB/s inside a machine and {NETWORK[128] / 1e9:.0f} GB/s between machines. Kept bytes "
-        "are counted with the plain form of attention; fused kernels keep less."
+        "are counted with the plain form of attention; fused kernels keep less. Hours are those of 800 epochs of 4 M "
+        "images, a step taking the longer of work and wire (fp32 gradients, hidden behind the work)."
     )
     _table.write("scaling", "Many devices, on paper", "benchmarks/scaling.py", note, first, second)
 

@@ -124,8 +124,8 @@ def main() -> None:
     head = ["set", "encoder", "seeds", "mIoU", "mF1", "boundary F1", "majority class, mIoU", "CPU min", "wall min"]
     note = (
         f"{architecture}, head of {COMMON['head_width']} channels, {args.steps} steps of {COMMON['batch_size']} crops "
-        f"of {args.crop} px, learning rate {COMMON['lr']:g}; {os.environ.get('OMP_NUM_THREADS', 'all')} threads. Figures "
-        "in percent, of the val part at native scale by sliding windows; mean ± standard deviation over the seeds."
+        f"of {args.crop} px, learning rate {COMMON['lr']:g}; {os.environ.get('OMP_NUM_THREADS', 'all')} threads. "
+        "Figures in percent, of the val part at native scale by sliding windows; mean ± deviation over the seeds."
     )
     _table.write(args.name, "Segmentation of real imagery", "benchmarks/segment.py", note, _table.markdown(head, rows))
 

@@ -117,12 +117,12 @@ def _masks(
     paths: Sequence[str], root: Path | None, images: dict[Key, int], folder: str | None
 ) -> tuple[dict[Key, int], dict[Key, str]]:
     """Places of masks by key, or else paths of footprints by key: of the first folder name that has any."""
+    files = sorted(root.rglob("*.geojson")) if root else []
+    inside = [file.relative_to(root).as_posix() for file in files] if root else []
     for name in (folder,) if folder else MASKS:
         rasters = _in_folders(paths, (name,))
         if rasters.keys() & images.keys():
             return rasters, {}
-        files = sorted(root.rglob("*.geojson")) if root and root.is_dir() else []
-        inside = [file.relative_to(root).as_posix() for file in files] if root else []
         found = {_plain(key): str(files[place]) for key, place in _in_folders(inside, (name,)).items()}
         if found.keys() & {_plain(key) for key in images}:
             return {}, found

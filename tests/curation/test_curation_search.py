@@ -65,9 +65,11 @@ def test_join_equals_brute_force(seed: int, threshold: int, bands: int) -> None:
 
 @pytest.mark.parametrize("threshold", [0, 4, 6, 10])
 def test_twenty_thousand_codes(threshold: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several blocks and tiles, automatic bands; the oracle compares all with all."""
+    """Several blocks and tiles, buckets deeper than the steps, automatic bands; the oracle compares all with all."""
     monkeypatch.setattr(search, "BLOCK_ROWS", 1 << 12)
     monkeypatch.setattr(search, "TILE", 1 << 14)
+    monkeypatch.setattr(search, "DEEP", 3)
+    monkeypatch.setattr(search, "NARROW", 1)
     rng = np.random.default_rng(threshold)
     codes = near_codes(rng, 20_000, width=2)
     found = set(listed(list(search.join_self(codes, threshold))))

@@ -7,6 +7,7 @@ files, so every node must see the sources and the corpus under the same paths.
 """
 
 import os
+import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
@@ -108,9 +109,12 @@ def _ray() -> ModuleType:
 
 def _connect(ray: ModuleType) -> None:
     address = os.environ.get("RAY_ADDRESS", "auto")
+    host, _, port = address.rpartition(":")
     try:
+        if host and "://" not in address:  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False)
-    except ConnectionError:
+    except (OSError, ValueError):
         where = "on this machine" if address == "auto" else f"at {address} (RAY_ADDRESS)"
         raise ConfigError(f"no Ray cluster runs {where}; start one with: ray start --head") from None
 

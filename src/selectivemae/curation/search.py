@@ -5,11 +5,13 @@ bands the codes are put into buckets by the bits of the set, and only codes of o
 missed. A pair is given only in the first set that is intact in it, hence once (curation.md, section 5.3; the idea is
 that of Manku, Jain & Das Sarma, WWW 2007).
 
-The left side carries the codes of the 8 orientations, the right side the plain codes. Everything is NumPy; memory is
-the right side (12 bytes a code), one bucket table and buffers of fixed size, so the left side may be a memory map.
+The left side carries the codes of the 8 orientations, the right side the plain codes. (One canonical code in place of
+the 8 would miss pairs: near codes can have distant canonical forms, and as the median is taken anew, a turned code is
+no mere rearrangement of the plain one.) Everything is NumPy; memory beside the left side is about 40 bytes a code at
+the peak, one bucket table and buffers of fixed size, so the left side may be a memory map.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import comb
@@ -22,13 +24,14 @@ Int64 = NDArray[np.int64]
 UInt32 = NDArray[np.uint32]
 
 BITS = 63  # the first of the 64 is always 0
-TABLE_BITS = 24  # longest bucket address: a table of 2**24 places, 64 MiB
-BLOCK_ROWS = 1 << 13
-TILE = 1 << 18  # pairs compared in one step
-HOT_RUN = 100_000  # a bucket this full is worth a word in the report
+TABLE_BITS = 24  # longest bucket address: a table of 2**24 places, 128 MiB
+BLOCK_ROWS = 1 << 13  # of the left side at once: its buffers stay in the cache
+TILE = 1 << 18  # pairs written out at once
+DEEP = 1000  # steps of a block at most
+NARROW = 4096  # codes that make a step worth while
 
 # Nanoseconds of one step on one core, measured by benchmarks/curate_search.py; only their ratio matters.
-_SORT, _LOOKUP, _TEST = 90.0, 14.0, 7.0
+_SORT, _LOOKUP, _TEST, _FILL = 90.0, 25.0, 4.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,7 @@ def intact_bands(left: int, right: int, threshold: int, orientations: int = 8) -
         sets = comb(threshold + k, k)
         address = min(k * BITS // (threshold + k), TABLE_BITS, right.bit_length() + 2)
         tests = orientations * left * right / 2**address
-        table = 2**address * (1 + left / BLOCK_ROWS)  # filled once, then moved on for every block
-        return sets * (_SORT * right + _LOOKUP * orientations * left + _TEST * tests + table)
+        return sets * (_SORT * right + _LOOKUP * orientations * left + _TEST * tests + _FILL * 2**address)
 
     return min(range(1, 6), key=cost)
 
@@ -86,7 +88,8 @@ def join(left: UInt64, right: UInt64, threshold: int, bands: int | None = None) 
     ``left`` (n, G) uint64 holds the codes of G orientations, ``right`` (m,) uint64 the plain codes; ``bands`` is K
     (chosen by cost when not given). The order of the pairs is fixed by the input alone.
     """
-    yield from _join(left, right, threshold, bands, half=False)
+    intact = bands or intact_bands(len(left), len(right), threshold, left.shape[1])
+    yield from _join(lambda low, high: np.asarray(left[low:high]), len(left), right, threshold, intact, half=False)
 
 
 def join_self(codes: UInt64, threshold: int, bands: int | None = None) -> Iterator[Matches]:
@@ -96,19 +99,24 @@ def join_self(codes: UInt64, threshold: int, bands: int | None = None) -> Iterat
     the one that is turned; so the result does not depend on the order of the rows. Rows with the very same codes
     are compared with others only once and then written out.
     """
-    order, first = _classes(codes)
-    size = np.diff(np.append(first, np.uint32(len(order))))
-    representative = order[first]
-    for portion in _join(codes, np.ascontiguousarray(codes[representative, 0]), threshold, bands, True, representative):
-        yield from _members(portion, order, first, size)
-    yield from _twins(codes, order, first, size, threshold)
+    order, bounds = _classes(codes)
+    first = bounds[:-1]
+    plain = np.ascontiguousarray(codes[order[first], 0])
+
+    def turned(low: int, high: int) -> UInt64:
+        return codes.take(order[first[low:high]], axis=0)
+
+    intact = bands or intact_bands(len(first), len(first), threshold, codes.shape[1])
+    for portion in _join(turned, len(first), plain, threshold, intact, half=True):
+        yield from _members(portion, order, bounds)
+    yield from _twins(codes, order, bounds, threshold)
 
 
 def _classes(codes: UInt64) -> tuple[UInt32, UInt32]:
-    """Rows in sorted order, and the start of every class of equal rows in it."""
+    """Rows in sorted order, and the bounds (classes + 1) of the classes of equal rows in it."""
     order = np.argsort(codes[:, 0], kind="stable").astype(np.uint32)  # half the memory for 13 million rows
     if not len(order):
-        return order, order
+        return order, np.zeros(1, np.uint32)
     plain = codes[order, 0]
     new = np.append(True, plain[1:] != plain[:-1])
     tied = ~new
@@ -121,26 +129,27 @@ def _classes(codes: UInt64) -> tuple[UInt32, UInt32]:
         same = np.zeros(len(places), bool)
         same[1:] = (rows[1:] == rows[:-1]).all(axis=1)
         new[places] = ~same
-    return order, np.flatnonzero(new).astype(np.uint32)
+    return order, np.flatnonzero(np.append(new, True)).astype(np.uint32)
 
 
-def _members(found: Matches, order: UInt32, first: UInt32, size: UInt32) -> Iterator[Matches]:
+def _members(found: Matches, order: UInt32, bounds: UInt32) -> Iterator[Matches]:
     """Pairs of classes written out as pairs of their rows."""
-    product = size[found.left].astype(np.int64) * size[found.right]
+    deep, wide = (bounds[side + 1] - bounds[side] for side in (found.left, found.right))
+    product = deep.astype(np.int64) * wide
     for low, high in _portions(product):
         part, each = found.take(slice(low, high)), product[low:high]
         rows = np.repeat(np.arange(len(part)), each)
         place = np.arange(len(rows)) - np.repeat(np.cumsum(each) - each, each)
-        wide = size[part.right][rows]
-        left = order[first[part.left][rows] + place // wide]
-        right = order[first[part.right][rows] + place % wide]
+        across = wide[low:high][rows]
+        left = order[bounds[part.left][rows] + place // across]
+        right = order[bounds[part.right][rows] + place % across]
         yield Matches(left.astype(np.int64), right.astype(np.int64), part.orientation[rows], part.distance[rows])
 
 
-def _twins(codes: UInt64, order: UInt32, first: UInt32, size: UInt32, threshold: int) -> Iterator[Matches]:
+def _twins(codes: UInt64, order: UInt32, bounds: UInt32, threshold: int) -> Iterator[Matches]:
     """Pairs of rows inside each class of equal rows, for every orientation that maps the class near itself."""
-    for cls in np.flatnonzero(size > 1):
-        rows = order[first[cls] : first[cls] + size[cls]].astype(np.int64)
+    for cls in np.flatnonzero(np.diff(bounds) > 1):
+        rows = order[bounds[cls] : bounds[cls + 1]].astype(np.int64)
         row = codes[rows[0]]
         distance = np.bitwise_count(row ^ row[0])
         near = np.flatnonzero(distance <= threshold)
@@ -244,7 +253,7 @@ def _slices(codes: UInt64) -> Iterator[UInt64]:
 
 def _radix_argsort(keys: UInt32) -> UInt32:
     """Stable order of 32-bit keys in two radix passes of 16 bits (NumPy's stable sort of uint16 is a radix sort)."""
-    order = np.argsort((keys & np.uint32(0xFFFF)).astype(np.uint16), kind="stable").astype(np.uint32)
+    order = np.argsort(keys.astype(np.uint16), kind="stable").astype(np.uint32)
     high = (keys >> np.uint32(16)).astype(np.uint16)
     if not high.any():
         return order
@@ -252,15 +261,13 @@ def _radix_argsort(keys: UInt32) -> UInt32:
 
 
 def _join(
-    left: UInt64, right: UInt64, threshold: int, bands: int | None, half: bool, rows: NDArray | None = None
+    left: Callable[[int, int], UInt64], count: int, right: UInt64, threshold: int, intact: int, half: bool
 ) -> Iterator[Matches]:
-    """``join``; with ``half`` only pairs left < right, of which row i of the left is ``left[rows[i]]``."""
-    count = len(left) if rows is None else len(rows)
+    """``join`` of ``count`` rows, whose codes ``left(low, high)`` gives; with ``half`` only pairs left < right."""
     if not 0 <= threshold < BITS - 5:
         raise ValueError(f"threshold {threshold} must be from 0 to {BITS - 6}")
     if not count or not len(right):
         return
-    intact = bands or intact_bands(count, len(right), threshold, left.shape[1])
     cut = _Bands(threshold + intact, intact, len(right))
     for chosen in cut.sets:
         buckets = _Buckets(right, cut.fields(chosen), cut.table_size(chosen))
@@ -268,11 +275,11 @@ def _join(
             high = min(low + BLOCK_ROWS, count)
             if half and low:  # pairs with rows before this block are known
                 buckets.forget(low - BLOCK_ROWS, low)
-            block = np.asarray(left[low:high] if rows is None else left.take(rows[low:high], axis=0)).reshape(-1)
-            which, position, difference = _compare(block, buckets, threshold)
+            block = left(low, high)
+            which, position, difference = _compare(block.reshape(-1), buckets, threshold)
             first = np.flatnonzero(cut.first_intact(difference, chosen))
             which, position, difference = which[first], position[first], difference[first]
-            i, g = np.divmod(which, left.shape[1])
+            i, g = np.divmod(which, block.shape[1])
             i, j = i + low, buckets.rows[position].astype(np.int64)
             keep = np.flatnonzero(i < j) if half else slice(None)
             if len(i[keep]):
@@ -287,14 +294,14 @@ def _compare(codes: UInt64, buckets: _Buckets, threshold: int) -> tuple[Int64, I
     step compares these with the p-th of their bucket. When few are left, they are compared with all the rest at once.
     """
     start, number = buckets.look_up(codes)
-    deep = np.minimum(number, _DEEP)
-    order = np.argsort((_DEEP - deep).astype(np.uint16), kind="stable")
+    deep = np.minimum(number, DEEP)
+    order = np.argsort((DEEP - deep).astype(np.uint16), kind="stable")
     start, codes = start.take(order), codes.take(order)
-    longer = len(codes) - np.cumsum(np.bincount(deep, minlength=_DEEP))  # how many have more than p to compare
+    longer = len(codes) - np.cumsum(np.bincount(deep, minlength=DEEP))  # how many have more than p to compare
     other, distance = np.empty_like(codes), np.empty(len(codes), np.uint8)
     found: list[tuple[Int64, Int64, UInt64]] = []
     depth = 0
-    while depth < _DEEP and (n := int(longer[depth])) >= _NARROW:
+    while depth < DEEP and (n := int(longer[depth])) >= NARROW:
         buckets.codes[depth:].take(start[:n], out=other[:n], mode="clip")
         np.bitwise_xor(other[:n], codes[:n], out=other[:n])
         np.bitwise_count(other[:n], out=distance[:n])
@@ -302,15 +309,13 @@ def _compare(codes: UInt64, buckets: _Buckets, threshold: int) -> tuple[Int64, I
         if len(near):
             found.append((near, start[near] + depth, other[near]))
         depth += 1
-    rest = order[: np.count_nonzero(number > depth)]
+    rest = order[: longer[min(depth, DEEP - 1)]]
     found += _compare_rest(codes, start + depth, number[rest] - depth, buckets, threshold)
     which, position, difference = (np.concatenate(part) for part in zip(*found, strict=True)) if found else _NOTHING
     return order[which], position, difference
 
 
 _NOTHING = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint64))
-_DEEP = 1000  # steps at most
-_NARROW = 4096  # codes that a step is worth while for
 
 
 def _compare_rest(

@@ -50,13 +50,9 @@ def reflected(start: int, count: int, length: int) -> Int64:
 def panels(area: Area, limit: int, block: int) -> list[Area]:
     """An area cut into columns of at most ``limit`` pixels (at least ``block``), at multiples of ``block``."""
     width = max(block, limit // block * block)
-    cuts = [area.x, *range((area.x // block + 1) * block, area.x + area.width, block)]
-    chosen = [cuts[0]]
-    for cut, after in zip(cuts[1:], [*cuts[2:], area.x + area.width], strict=True):
-        if after - chosen[-1] > width:
-            chosen.append(cut)
-    ends = [*chosen[1:], area.x + area.width]
-    return [Area(x, area.y, end - x, area.height) for x, end in zip(chosen, ends, strict=True)]
+    end = area.x + area.width
+    cuts = range(area.x // block * block + width, end, width)
+    return [Area(x, area.y, stop - x, area.height) for x, stop in zip([area.x, *cuts], [*cuts, end], strict=True)]
 
 
 def ramp_weights(cells: int, overlap: int) -> Int64:

@@ -41,6 +41,18 @@ def test_the_key_decides_and_no_generator_is_touched() -> None:
     assert all(image.dtype == np.uint8 and image.shape == (48, 48, 3) for image in first)
 
 
+def test_every_operation_works_at_every_level() -> None:
+    """At the highest level timm's posterize keeps no bit: the image is black, and nothing fails."""
+    pixels = np.random.default_rng(0).integers(1, 256, (16, 16, 3), dtype=np.uint8)
+    black = 0
+    for spec in ("rand-m9-mstd0.5-inc1", "rand-m10-inc1", "rand-m0-inc1", "rand-m10"):
+        finishing = Finishing(spec, 0.0, (0.5,) * 3, (0.25,) * 3)
+        changed = [finishing(pixels, int(key)) for key in sample_key(0, 0, np.arange(150))]
+        assert all(image.shape == pixels.shape for image in changed)
+        black += sum(not image.any() for image in changed)
+    assert black > 0
+
+
 def test_erased_rectangles() -> None:
     plain = np.full((60, 60, 3), 7, np.uint8)
     keys = [int(key) for key in sample_key(1, 0, np.arange(300))]

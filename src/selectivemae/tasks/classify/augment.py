@@ -51,11 +51,23 @@ class Finishing:
 def _rand_augment(spec: str, size: int, mean: tuple[float, ...]) -> Any:
     """timm's transform with what its ``create_transform`` gives it: bicubic, gaps filled with the mean colour."""
     ensure_torchvision()
-    from timm.data.auto_augment import rand_augment_transform
+    from timm.data.auto_augment import posterize, rand_augment_transform
 
     fill = tuple(min(255, round(255 * value)) for value in mean)
     settings = {"translate_const": int(size * 0.45), "img_mean": fill, "interpolation": Image.Resampling.BICUBIC}
-    return rand_augment_transform(spec, settings)
+    transform = rand_augment_transform(spec, settings)
+    for op in transform.ops:
+        if op.aug_fn is posterize:
+            op.aug_fn = _posterize
+    return transform
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """The highest ``bits`` of every pixel. At its highest level timm keeps none, which newer versions of Pillow refuse;
+    as with the older ones, under which the recipe was published, the image is then black."""
+    from timm.data.auto_augment import posterize
+
+    return posterize(image, bits) if bits > 0 else image.point(lambda _: 0)
 
 
 @contextmanager

@@ -27,8 +27,9 @@ def scene(seed: int, height: int = 40, width: int = 48) -> tuple[np.ndarray, np.
 
 
 def save(path: Path, array: np.ndarray) -> None:
-    """An image file of an array."""
+    """An image file of an array, in the place of any other."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # a file that is written over is noticed only when it is read
     Image.fromarray(array).save(path)
 
 

@@ -62,8 +62,10 @@ def test_what_is_outside_the_image_is_padding() -> None:
 @settings(max_examples=30)
 def test_nearest_is_pillows(height: int, width: int, rows: int, columns: int) -> None:
     mask = np.random.default_rng(height * 41 + width).integers(0, 9, (height, width)).astype(np.uint8)
-    wanted = Image.fromarray(mask).resize((columns, rows), Image.Resampling.NEAREST)
-    assert np.array_equal(nearest(mask, rows, columns), np.asarray(wanted))
+    wanted = np.asarray(Image.fromarray(mask).resize((columns, rows), Image.Resampling.NEAREST))
+    # Where a centre falls on the edge of two old pixels either is right.
+    clear_y, clear_x = ((2 * np.arange(n) + 1) * old % (2 * n) > 0 for n, old in ((rows, height), (columns, width)))
+    assert np.array_equal(nearest(mask, rows, columns)[clear_y][:, clear_x], wanted[clear_y][:, clear_x])
 
 
 def test_no_class_has_too_much_of_a_crop() -> None:

@@ -79,10 +79,8 @@ def resize(pixels: UInt8, rows: int, columns: int) -> UInt8:
 
 def nearest(mask: UInt8, rows: int, columns: int) -> UInt8:
     """A mask (H, W) resized: each new pixel has the class of the old one in which its centre lies."""
-    height, width = mask.shape
-    y = ((np.arange(rows) + 0.5) * (height / rows)).astype(np.int64)
-    x = ((np.arange(columns) + 0.5) * (width / columns)).astype(np.int64)
-    return mask[np.minimum(y, height - 1)[:, None], np.minimum(x, width - 1)[None]]
+    (y, x) = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(mask.shape, (rows, columns), strict=True))
+    return mask[y[:, None], x[None]]
 
 
 def crop_place(labels: UInt8, crop: int, key: int, most: float) -> tuple[int, int]:

@@ -19,9 +19,7 @@ def test_sizes_come_in_turn_each_for_an_equal_part() -> None:
     early = EarlySizes((112, 160), 0.6)
     seen = [early.at(p / 1000, 224) for p in range(1001)]
     assert seen == [112] * 300 + [160] * 300 + [224] * 401
-    assert early.shares(224) == pytest.approx({112: 0.3, 160: 0.3, 224: 0.4})
     assert EarlySizes().at(0.0, 224) == 224
-    assert EarlySizes().shares(224) == {224: 1.0}
 
 
 @pytest.mark.parametrize("side", [32, 48])

@@ -30,11 +30,6 @@ class EarlySizes:
             return full
         return self.sizes[min(int(progress / self.share * len(self.sizes)), len(self.sizes) - 1)]
 
-    def shares(self, full: int) -> dict[int, float]:
-        """Share of training at each side."""
-        parts = {side: self.share * self.sizes.count(side) / len(self.sizes) for side in self.sizes}
-        return parts | {full: 1.0 - sum(parts.values())}
-
 
 class PretrainObjective:
     """Normalise on the device, select, encode, reconstruct, compare.

@@ -7,7 +7,7 @@ import torch
 
 from selectivemae.core.progress import duration
 from selectivemae.data.augment import RandomCrop
-from selectivemae.data.batch import Position
+from selectivemae.data.batch import Batch, Position
 from selectivemae.data.catalogue import resolve_all
 from selectivemae.data.loader import Loader
 from selectivemae.data.pixels import Task
@@ -128,12 +128,7 @@ def plan(config: PretrainConfig, seconds: float = 20.0) -> Plan:
     objective = PretrainObjective(model, config.weight_decay, early=early)
     batch = synthetic_batch(2, config.channels, config.image_size, config.image_size, device)
     flops, activations = flops_per_image(objective, batch, 1.0), saved_bytes_per_image(objective, batch, precision, 1.0)
-    # Counted at the middle of each part of training that has its own image size.
-    parts = [
-        ((i + 0.5) * early.share / len(early.sizes), early.share / len(early.sizes)) for i in range(len(early.sizes))
-    ]
-    full = 1.0 - sum(share for _, share in parts)
-    mean_flops = full * flops + sum(share * flops_per_image(objective, batch, at) for at, share in parts)
+    mean_flops = _mean_flops(objective, batch, flops)
     micro = config.micro_batch or default_micro_batch(config.batch_size, device)
     trained = PretrainObjective(model, config.weight_decay, compiled=config.compile)
     rate = _measure(config, trained, store, device, precision, micro, seconds)
@@ -178,6 +173,16 @@ def plan(config: PretrainConfig, seconds: float = 20.0) -> Plan:
         node_micro_batch=max(min(config.batch_size // GPUS, room), 0),
         bounded=bounded,
     )
+
+
+def _mean_flops(objective: PretrainObjective, batch: Batch, full: float) -> float:
+    """Operations an image over all of training, of which ``full`` at full size; early sizes are counted in turn."""
+    early = objective.early
+    if not early.sizes:
+        return full
+    share = early.share / len(early.sizes)  # of each, counted in its middle
+    small = [flops_per_image(objective, batch, (i + 0.5) * share) for i in range(len(early.sizes))]
+    return (1.0 - early.share) * full + share * sum(small)
 
 
 def _total_samples(config: PretrainConfig, count: int, rate: float) -> int:

@@ -6,13 +6,15 @@ OUT.parts/
   NAME.vrt     the same as a raster, for GDAL
 """
 
+import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -22,6 +24,9 @@ from selectivemae.core.errors import OutputError
 from selectivemae.core.files import atomic_write, cannot_write, put_in_place
 from selectivemae.data.raster import GDAL_CACHE
 from selectivemae.scenes.source import Transform
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
 
 BLOCK = 512  # side of the tiles of a GeoTIFF
 _TYPES = {"uint8": "Byte", "float32": "Float32"}
@@ -54,6 +59,17 @@ class Grid:
     height: int
     crs: str | None
     transform: Transform
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> "Iterator[DatasetReader]":
+    """A raster that we made; that it may lie nowhere on the ground is no news."""
+    import rasterio
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(path) as raster:
+            yield raster
 
 
 class Canvas:

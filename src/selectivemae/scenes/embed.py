@@ -17,7 +17,7 @@ from selectivemae.core.files import locked, prepare_parts, put_in_place, writing
 from selectivemae.core.progress import ProgressLine
 from selectivemae.data.augment import centre_box, resample
 from selectivemae.scenes import maps
-from selectivemae.scenes.canvas import Canvas, Grid
+from selectivemae.scenes.canvas import Canvas, Grid, opened
 from selectivemae.scenes.config import SceneEmbedSettings
 from selectivemae.scenes.preview import preview_path, value_preview
 from selectivemae.scenes.run import (
@@ -165,10 +165,8 @@ def first_component(canvas: Canvas) -> NDArray[np.float32]:
 
     Its sign is such that its largest weight is positive.
     """
-    import rasterio
-
     shape = small(canvas).shape
-    with rasterio.open(canvas.vrt) as raster:
+    with opened(canvas.vrt) as raster:
         values = raster.read(out_shape=(raster.count, *shape)).reshape(raster.count, -1).T
     known = np.isfinite(values).all(axis=1)
     centred = values[known] - values[known].mean(axis=0)
@@ -180,7 +178,6 @@ def first_component(canvas: Canvas) -> NDArray[np.float32]:
 
 def _write_parquet(canvas: Canvas, out: Path, model: str) -> None:
     """A row for each patch with data: column, row (of patches), geometry (its square, WKB), vector."""
-    import rasterio
     import shapely
 
     grid = canvas.grid
@@ -190,7 +187,7 @@ def _write_parquet(canvas: Canvas, out: Path, model: str) -> None:
     a, b, c, d, e, f = grid.transform
     lines = max(1, _ROWS // grid.width)
     temporary = canvas.raw.with_suffix(".parquet")
-    with writing(out), rasterio.open(canvas.vrt) as raster, pq.ParquetWriter(temporary, schema) as writer:
+    with writing(out), opened(canvas.vrt) as raster, pq.ParquetWriter(temporary, schema) as writer:
         for top in range(0, grid.height, lines):
             height = min(lines, grid.height - top)
             values = raster.read(window=((top, top + height), (0, grid.width))).reshape(raster.count, -1).T

@@ -15,7 +15,7 @@ from selectivemae.core.files import locked, prepare_parts
 from selectivemae.core.progress import ProgressLine
 from selectivemae.scenes import maps
 from selectivemae.scenes.boxes import Found, Search, find_boxes
-from selectivemae.scenes.canvas import Canvas
+from selectivemae.scenes.canvas import Canvas, opened
 from selectivemae.scenes.config import PredictConfig, SceneSettings
 from selectivemae.scenes.preview import SIDE, box_preview, class_preview, preview_path
 from selectivemae.scenes.seam import BoxPredictor, Field, ScorePredictor
@@ -219,11 +219,9 @@ def result_of(job: Job, clock: Clock, made: list[Path], objects: int | None) -> 
 
 def small(canvas: Canvas) -> NDArray:
     """The first band of a raster, shrunk to the size of a preview by the nearest pixel."""
-    import rasterio
-
     scale = min(1.0, SIDE / max(canvas.grid.width, canvas.grid.height))
     shape = max(1, round(canvas.grid.height * scale)), max(1, round(canvas.grid.width * scale))
-    with rasterio.open(canvas.vrt) as raster:
+    with opened(canvas.vrt) as raster:
         return raster.read(1, out_shape=shape)
 
 

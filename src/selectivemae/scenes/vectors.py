@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from selectivemae.core.errors import ConfigError, OutputError
 from selectivemae.core.files import put_in_place
+from selectivemae.scenes.canvas import opened
 from selectivemae.scenes.source import Transform
 
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
@@ -38,12 +39,12 @@ def class_polygons(
     from rasterio.features import shapes
 
     chosen = raster.with_name(raster.stem + "-chosen.vrt")
-    with rasterio.open(raster) as values:
+    with opened(raster) as values:
         transform = values.transform
         pixel = abs(transform.determinant)
         chosen.write_text(_chosen_vrt(raster.name, values.width, values.height, wanted))
         polygons, labels, areas = [], [], []
-        with rasterio.open(chosen) as mask:
+        with opened(chosen) as mask:
             for shape, value in shapes(rasterio.band(values, 1), rasterio.band(mask, 1), 4, transform):
                 polygon = shapely.geometry.shape(shape)
                 pixels = polygon.area / pixel

@@ -38,7 +38,8 @@ class ShardedCheckpointHook(CheckpointHook):
     def write(self, state: RunState) -> None:
         """Begin to save; what can go wrong with it is raised by the next call."""
         self._finish()
-        folder = self.root / f".shards-{state.step:08d}.tmp"
+        step = state.step  # by the time that all is written the run has gone on
+        folder = self.root / f".shards-{step:08d}.tmp"
         saved, stream = self.saved(state), {k: v.clone() for k, v in self.stream_tensors().items()}
         weights = gathered(self.model)
         with together(self.group):
@@ -53,13 +54,12 @@ class ShardedCheckpointHook(CheckpointHook):
         def complete() -> None:
             future.result()
             if self.group.is_main:
-                save_sharded(self.root, state_step, weights, folder, stream, saved, self.metadata)
-                prune_checkpoints(self.root, state_step, self.keep, self.keep_every)
+                save_sharded(self.root, step, weights, folder, stream, saved, self.metadata)
+                prune_checkpoints(self.root, step, self.keep, self.keep_every)
 
-        state_step = state.step
         self._writing = threading.Thread(target=self._guarded, args=(complete, folder), name="checkpoint", daemon=True)
         self._writing.start()
-        self._last_time, self._last_step, self._beside_step = self.clock(state), state.step, state.step
+        self._last_time, self._last_step, self._beside_step = self.clock(state), step, step
 
     def _guarded(self, complete: Callable[[], None], folder: Path) -> None:
         try:

@@ -87,8 +87,10 @@ class Watch:
             try:
                 self._send()
                 self._heed()
-                if time.monotonic() - self.beat.since > self.timeout:
-                    self._look(number := number + 1)
+                stands = time.monotonic() - self.beat.since > self.timeout
+                number = number + 1 if stands else 0
+                if stands:
+                    self._look(number)
             except RuntimeError as e:  # torch's errors of the network are all of them RuntimeErrors
                 # The main thread may come to know it too and say it better; one that waits for a GPU does not.
                 if not self._stopped.wait(max(self.timeout / 4, 3.0)):

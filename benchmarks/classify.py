@@ -25,6 +25,8 @@ from selectivemae.tasks.common import layer_decay_groups
 from selectivemae.weights.load import load_encoder
 
 DECAY = 0.75
+# The published augmentation is for hundreds of epochs; the few that a benchmark can afford see crops and mirror images.
+LIGHT: dict[str, Any] = {"rand_augment": "none", "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
 FROZEN: dict[str, Callable[[ProbeResult], float]] = {
     "linear": lambda found: found.linear,
     "kNN-20": lambda found: found.knn,
@@ -36,7 +38,7 @@ FROZEN: dict[str, Callable[[ProbeResult], float]] = {
 def fine_tune(weights: str, data: str, out: Path, seed: int, args: argparse.Namespace) -> tuple[float, float]:
     """OA in percent, and seconds."""
     settings = {"weights": weights, "data": data, "out": out, "seed": seed, "split_seed": seed}
-    settings |= {"epochs": args.epochs, "warmup_epochs": args.epochs / 20, "batch_size": args.batch_size}
+    settings |= LIGHT | {"epochs": args.epochs, "warmup_epochs": args.epochs / 20, "batch_size": args.batch_size}
     settings |= {"image_size": args.size, "lr": args.lr, "layer_decay": DECAY, "workers": 0, "eval_every": 1000.0}
     result = finetune_classify(ClassifyConfig.build(settings), resume=True, quiet=True)
     return result.oa, result.runs[0].seconds
@@ -81,8 +83,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--architecture", default="vit_tiny_patch8", help="of the fresh weights")
     parser.add_argument("--size", type=int, default=64, help="side of the images in pixels")
-    parser.add_argument("--epochs", type=float, default=5.0)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--name", default="classify")
@@ -105,8 +107,9 @@ def main() -> None:
                 about.append(f"{name}: {first.classes} classes, {first.train} / {first.test} images ({first.split})")
     note = (
         f"{args.architecture} at {args.size} px. Fine-tuning: {args.epochs:g} epochs of batches of {args.batch_size}, "
-        f"learning rate {args.lr:g}, layer decay {DECAY}, and else as published. Percent on the test part, mean "
-        f"± deviation over seeds {', '.join(map(str, args.seeds))}; training / test images: {'; '.join(about)}."
+        f"learning rate {args.lr:g}, layer decay {DECAY}, crops and mirroring alone, and else the published recipe. "
+        f"Percent on the test part, mean ± "
+        f"deviation over seeds {', '.join(map(str, args.seeds))}; training / test images: {'; '.join(about)}."
     )
     blocks = [note, _table.markdown(head, rows), "## Layer decay", rates(args.architecture)]
     _table.write(args.name, "Scene classification with small encoders", "benchmarks/classify.py", *blocks)

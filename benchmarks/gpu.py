@@ -17,7 +17,7 @@ import torch
 import _table
 from _reference import reference_model, reference_step
 from selectivemae.engine.measure import interleaved, median, synthetic_batch, timed_steps
-from selectivemae.pretrain.bench import bench_model, make_trainer
+from selectivemae.pretrain.bench import MethodCost, bench_model, make_trainer
 from selectivemae.pretrain.bench_config import BenchModelConfig, BenchTrainConfig
 from selectivemae.pretrain.bench_train import bench_train
 
@@ -25,6 +25,11 @@ BATCH = 1024
 MODELS = ("vit_small_patch16", "vit_base_patch16", "vit_large_patch16")
 MODES = ("off", "on", "graphs")
 HEAD = ["model", "step", "batch", "images/s", "of peak", "GB", "MAE: images/s", "GB", "times MAE"]
+
+
+def gigabytes(cost: MethodCost) -> str | None:
+    """Peak memory for the table."""
+    return None if cost.peak_memory_gb is None else f"{cost.peak_memory_gb:.1f}"
 
 
 def steps_table(args: argparse.Namespace, modes: tuple[str, ...], until: float) -> list[list[object]]:
@@ -44,6 +49,7 @@ def steps_table(args: argparse.Namespace, modes: tuple[str, ...], until: float) 
                 image_size=args.image_size,
                 precision="bf16",
                 device=args.device,
+                memory=not args.smoke,
             )
             cost = bench_model(config)
             ours, mae = cost.methods
@@ -54,9 +60,9 @@ def steps_table(args: argparse.Namespace, modes: tuple[str, ...], until: float) 
                     batch,
                     f"{ours.images_per_s:.0f}",
                     f"{100 * ours.share_of_peak:.0f} %",
-                    f"{ours.peak_memory_gb:.1f}",
+                    gigabytes(ours),
                     f"{mae.images_per_s:.0f}",
-                    f"{mae.peak_memory_gb:.1f}",
+                    gigabytes(mae),
                     f"{cost.time_ratio:.2f}",
                 ]
             )

@@ -84,8 +84,8 @@ def main() -> None:
             + [f"{means[key]:.1f} ± {spread[key]:.1f}" for key in ("knn", "linear")]
         )
     note = (
-        f"{args.model}, patch {args.patch}, {args.size} px, {args.samples} images seen, decoder depth {args.depth}, batch "
-        f"{args.batch}; mean ± deviation over seeds {', '.join(map(str, args.seeds))}."
+        f"{args.model}, patch {args.patch}, {args.size} px, {args.samples} images seen, decoder depth {args.depth}, "
+        f"batch {args.batch}; mean ± deviation over seeds {', '.join(map(str, args.seeds))}."
     )
     head = ["variant", "CPU s", "times faster", "kNN-20", "linear"]
     title = "Options that save time in training"

@@ -15,6 +15,7 @@ import torch
 
 from selectivemae.core.errors import ConfigError, DataError
 from selectivemae.core.files import atomic_write
+from selectivemae.core.progress import duration
 from selectivemae.core.statistics import mean_deviation
 from selectivemae.data.batch import Stream
 from selectivemae.data.labels import inner_paths, listed
@@ -62,6 +63,21 @@ class SegmentResult:
     miou_deviation: float | None
     mf1: float
     mf1_deviation: float | None
+
+    def as_text(self) -> str:
+        """The result for people."""
+        lines = [
+            f"seed {run.seed}: mIoU {run.miou:.2f} %, mF1 {run.mf1:.2f} %, pixel accuracy {run.aacc:.2f} % on "
+            f"{run.images} val images after {run.steps} steps ({run.epochs:.1f} epochs, {duration(run.seconds)})"
+            + (f"; {run.unreadable} images could not be used and are not counted" if run.unreadable else "")
+            for run in self.runs
+        ]
+        if self.miou_deviation is not None and self.mf1_deviation is not None:
+            lines.append(
+                f"{len(self.runs)} seeds: mIoU {self.miou:.2f} ± {self.miou_deviation:.2f} %, "
+                f"mF1 {self.mf1:.2f} ± {self.mf1_deviation:.2f} %"
+            )
+        return "\n".join([*lines, f"{self.out}: model and evaluation"])
 
 
 def finetune_segment(

@@ -61,8 +61,10 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def matrix_peak(device: torch.device, precision: str, side: int = 2048, seconds: float = 1.0) -> float:
-    """Operations a second of the device's matrix product at its best, measured on square matrices."""
+def matrix_peak(device: torch.device, precision: str, side: int | None = None, seconds: float = 1.0) -> float:
+    """Operations a second of the device's matrix product at its best, measured on square matrices; on a GPU on large
+    ones, which alone fill it."""
+    side = side or (2048 if device.type == "cpu" else 8192)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a = torch.randn(side, side, device=device, dtype=dtype)
     b = torch.randn(side, side, device=device, dtype=dtype)

@@ -141,6 +141,8 @@ class PretrainConfig(Settings):
             raise ValueError("--workers must be 0 or more, or auto")
         if self.compile == "graphs" and self.micro_batch is not None:
             raise ValueError("--compile graphs replays a whole batch: leave --micro-batch out, or use --compile on")
+        if self.compile != "off" and self.shard:
+            raise ValueError("--compile makes one graph of the step, --shard gathers weights inside it: leave one out")
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"--crop-scale must be two ascending shares of the area, got {low} {high}")

@@ -83,9 +83,13 @@ OPTIONS = {
         batch-size classes config data device ground-truth images json lists masks out overwrite part precision
         predictions quiet split split-seed submission task test-share verbose workers
     """,
+    "predict": """
+        area bands batch-size config device image json merge-iou min-pixels min-score nodata only out overlap overwrite
+        precision probabilities quiet range resume simplify verbose
+    """,
     "embed": """
-        batch-size config data device image-size json layout out overwrite part-size pool quiet resume
-        verbose workers
+        area bands batch-size config data device image image-size json layout nodata out overlap overwrite part-size
+        pool query quiet range resume verbose workers
     """,
 }
 

@@ -112,7 +112,9 @@ def test_a_segmenter(tmp_path: Path, scene: Path, capsys: pytest.CaptureFixture[
 def test_detectors(tmp_path: Path, scene: Path, task, suffix: str) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    save_detector(run / "model.safetensors", build_detector(task, WEIGHTS, ("ship", "big plane"), image_size=64))
+    narrow = {"neck_width": 16, "head_width": 16}
+    detector = build_detector(task, WEIGHTS, ("ship", "big plane"), image_size=64, **narrow)
+    save_detector(run / "model.safetensors", detector)
     assert predict(run, "--image", scene, "--out", tmp_path / "boxes.gpkg", "--min-score", 0.05) == 0
     assert (tmp_path / "boxes.preview.png").is_file()
     out = tmp_path / f"boxes{suffix}"

@@ -102,10 +102,17 @@ def test_an_unusable_file_that_another_process_meets_is_in_the_quarantine(images
     assert rows == (tmp_path / "single" / "quarantine.csv").read_text().splitlines()[1:]  # as often, too
 
 
-def test_what_does_not_fit_is_said_once(images: Path, tmp_path: Path) -> None:
-    done = ranks(2, tmp_path / "notes", train, images, tmp_path / "run", **MANY | {"batch_size": 7})
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 7}, "--batch-size 7 cannot be divided among 2 processes: use a multiple, such as 6"),
+        ({"compile": "graphs"}, "--compile graphs is for one process, whose gradients stay in place: use --compile on"),
+    ],
+)
+def test_what_does_not_fit_is_said_once(images: Path, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    done = ranks(2, tmp_path / "notes", train, images, tmp_path / "run", **MANY | settings)
     assert [d["code"] for d in done] == [2, 2]
-    assert done[0]["error"] == "--batch-size 7 cannot be divided among 2 processes: use a multiple, such as 6"
+    assert done[0]["error"] == message
     assert done[1]["kind"] == "ElsewhereError"
     assert not (tmp_path / "run").exists()
 

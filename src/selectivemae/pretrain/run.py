@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from selectivemae.core.errors import ConfigError
 from selectivemae.core.progress import ProgressLine
 from selectivemae.core.records import Quarantine
 from selectivemae.data.augment import CentreCrop, RandomCrop
@@ -88,6 +89,8 @@ def pretrain(
     """
     group = group or Group.single(choose_device(config.device))
     with together(group):
+        if group.world > 1 and config.compile == "graphs":
+            raise ConfigError("--compile graphs is for one process, whose gradients stay in place: use --compile on")
         config = settle(config)
         out = config.out
         assert out is not None

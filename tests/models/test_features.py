@@ -3,18 +3,21 @@
 from typing import Any
 
 import pytest
-import timm
 import torch
-from timm.models.swin_transformer import SwinTransformer
-from timm.models.swin_transformer_v2 import SwinTransformerV2
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from selectivemae.core.errors import ConfigError
+from selectivemae.models._torchvision import ensure_torchvision
 from selectivemae.models.features import Taps, dense_backbone
 from selectivemae.models.rvsa import RVSA
 from selectivemae.models.scale_mae import ScaleMAEEncoder
 from selectivemae.models.vit import Architecture, architecture
+
+ensure_torchvision()  # a torchvision that misses its operators keeps timm from being imported
+import timm  # noqa: E402
+from timm.models.swin_transformer import SwinTransformer  # noqa: E402
+from timm.models.swin_transformer_v2 import SwinTransformerV2  # noqa: E402
+from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 
 ARCH = Architecture("test", 16, 4, 32, 2, 16, 2)
 SWIN: dict[str, Any] = {"embed_dim": 32, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "num_classes": 0}

@@ -71,19 +71,3 @@ def test_wrong_taps_or_a_fixed_image_size_are_refused():
     encoder.dynamic_img_size = False
     with pytest.raises(ConfigError, match="dynamic_img_size"):
         pyramid.ViTPyramid(encoder)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224"])
-def test_stages_of_other_networks(name: str):
-    ensure_torchvision()
-    import timm
-
-    options = {"strict_img_size": False, "depths": (1, 1, 1, 1)} if "swin" in name else {}
-    backbone = pyramid.Stages(timm.create_model(name, features_only=True, **options)).eval()
-    with torch.no_grad():
-        maps = backbone(torch.randn(1, 3, 64, 128))
-    assert [tuple(m.shape) for m in maps] == [
-        (1, c, 64 // s, 128 // s) for c, s in zip(backbone.channels, backbone.strides, strict=True)
-    ]
-    with pytest.raises(ConfigError):
-        pyramid.Stages(torch.nn.Identity())

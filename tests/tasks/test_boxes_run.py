@@ -10,6 +10,7 @@ from box_worlds import SETTINGS, fine_tune, small_heads, write_scene, write_worl
 from PIL import Image
 from safetensors.torch import load_file
 
+from selectivemae.cli.main import main
 from selectivemae.core.config import read_recipe
 from selectivemae.core.errors import CheckpointError, ConfigError, DataError, WeightsError
 from selectivemae.core.records import read_metrics
@@ -17,6 +18,7 @@ from selectivemae.data.batch import Batch
 from selectivemae.tasks import boxes_model
 from selectivemae.tasks.boxes_data import BoxTargets
 from selectivemae.tasks.boxes_evaluate import evaluate_run
+from selectivemae.tasks.boxes_figures import DEFINITIONS
 from selectivemae.tasks.boxes_model import DetectObjective, build_detector, load_detector
 from selectivemae.tasks.classify.config import EvaluateConfig
 from selectivemae.tasks.common import NoiseKeys
@@ -65,6 +67,21 @@ def test_a_run_is_resumed_to_the_bit_judged_and_asked(tmp_path: Path, task: str)
         load_detector(out, "oriented" if task == "detect" else "detect")
     with pytest.raises(CheckpointError, match="flips"):
         fine_tune(task, data, out, resume=True, flips="none")
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    data, out = write_world(tmp_path / "data", train=2, test=1), tmp_path / "run"
+    small = ["--image-size", "64", "--neck-width", "16", "--head-width", "32", "--batch-size", "2", "--device", "cpu"]
+    begin = ["finetune", "oriented", "--weights", "random:vit_tiny_patch16", "--data", str(data), "--out", str(out)]
+    assert main([*begin, "--recipe", "oriented-dior-r", "--epochs", "1", *small, "--quiet"]) == 0
+    text = capsys.readouterr().out
+    assert DEFINITIONS["rotated_voc07_ap50"] in text
+    assert f"{out}: model and evaluation" in text
+    assert main([*begin, "--quiet"]) == 2  # there is a run
+    assert "--resume" in capsys.readouterr().err
+    assert main(["evaluate", str(out), "--device", "cpu", "--json", "--out", str(tmp_path / "judged")]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 1
+    assert (tmp_path / "judged" / "examples.png").is_file()
 
 
 @pytest.mark.parametrize("task", ["detect", "oriented"])

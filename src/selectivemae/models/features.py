@@ -9,9 +9,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from selectivemae.core.errors import ConfigError
-from selectivemae.models.pyramid import ViTPyramid, pad_to_multiple
-
-_PUBLISHED = {12: (3, 5, 7, 11), 24: (7, 11, 15, 23)}  # depth -> blocks whose outputs are taken
+from selectivemae.models.pyramid import ViTPyramid, pad_to_multiple, usual_taps
 
 
 class Taps(nn.Module):
@@ -32,8 +30,7 @@ class Taps(nn.Module):
         self.encoder = encoder
         model, transformer = cast(Any, encoder), is_transformer(encoder)
         count = len(model.blocks if transformer else model.feature_info)
-        quarters = [count * i // 4 - 1 for i in range(1, 5)]
-        usual = _PUBLISHED.get(count, quarters) if transformer else range(count - 4, count)
+        usual = usual_taps(count) if transformer else range(count - 4, count)
         self.indices = list(taps or usual)
         rising = sorted(set(self.indices)) == self.indices and len(self.indices) == 4
         if not rising or self.indices[0] < 0 or self.indices[-1] >= count:

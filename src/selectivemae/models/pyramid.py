@@ -1,4 +1,4 @@
-"""Backbones of dense tasks: four feature maps of any image, from a vision transformer or a network of stages.
+"""Backbones of dense tasks: four feature maps of any image from a vision transformer.
 
 Legend: B images, E width of the transformer, H x W image.
 """
@@ -50,7 +50,7 @@ class ViTPyramid(nn.Module):
     ) -> None:
         super().__init__()
         depth, width = len(list(encoder.blocks.children())), encoder.embed_dim
-        self.taps = list(taps or _PUBLISHED.get(depth, [depth * i // 4 - 1 for i in range(1, 5)]))
+        self.taps = list(taps or usual_taps(depth))
         if sorted(set(self.taps)) != self.taps or not 0 <= self.taps[0] <= self.taps[-1] < depth:
             raise ConfigError(f"taps {self.taps} do not fit a model of {depth} blocks; give four rising block indices")
         if not encoder.dynamic_img_size:
@@ -89,22 +89,9 @@ def without_prefix(encoder: "VisionTransformer") -> "VisionTransformer":
     return encoder
 
 
-class Stages(nn.Module):
-    """The last four stages of a timm network made with ``features_only=True`` (ResNet, Swin), as they are."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        info = getattr(network, "feature_info", None)
-        if info is None or len(info.channels()) < 4:
-            raise ConfigError("the backbone gives fewer than four maps; create it with timm's features_only=True")
-        self.network = network
-        self.channels, self.strides = list(info.channels())[-4:], list(info.reduction())[-4:]
-        self.channels_last = str(getattr(network, "output_fmt", "NCHW")).endswith("NHWC")
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Four maps of images (B, C, H, W)."""
-        maps: list[Tensor] = self.network(images)[-4:]
-        return [x.permute(0, 3, 1, 2).contiguous() if self.channels_last else x for x in maps]
+def usual_taps(depth: int) -> list[int]:
+    """The published blocks of a transformer of 12 or 24 (3, 5, 7, 11; 7, 11, 15, 23), else the ends of its quarters."""
+    return list(_PUBLISHED.get(depth, [depth * i // 4 - 1 for i in range(1, 5)]))
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:

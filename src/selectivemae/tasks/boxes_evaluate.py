@@ -16,7 +16,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ from selectivemae.tasks.boxes_data import BoxStore, CanvasPixels, from_canvas
 from selectivemae.tasks.boxes_figures import DEFINITIONS, BoxFigures, judge
 from selectivemae.tasks.boxes_geometry import Geometry
 from selectivemae.tasks.boxes_layout import joined, open_boxes
-from selectivemae.tasks.boxes_model import KINDS, Detector, Task, load_detector
+from selectivemae.tasks.boxes_model import Detector, Task, load_detector
 from selectivemae.tasks.boxes_pictures import curves_picture, examples_picture
 from selectivemae.tasks.boxes_tiles import merge, tiled
 from selectivemae.tasks.classify.config import EvaluateConfig
@@ -133,7 +132,7 @@ def write_evaluation(
     """Write the folder described above, as a whole; pictures of examples only where the images are known."""
     sides = 4 if "coco_ap50" in figures.mean else 5
     with atomic_folder(folder, sums=False) as out:
-        _write_json(out / EVALUATION, figures.as_dict())
+        (out / EVALUATION).write_text(json.dumps(figures.as_dict(), indent=1), encoding="utf-8")
         names = list(next(iter(figures.by_class.values()), {}))
         rows = [
             [name, figures.objects[name], *(f"{row[k]:.4f}" for k in names)] for name, row in figures.by_class.items()
@@ -141,8 +140,8 @@ def write_evaluation(
         (out / "per_class.csv").write_text(_table(["class", "objects", *names], rows))
         (out / "precision_recall.png").write_bytes(curves_picture(figures.curves, DEFINITIONS[names[-1]]))
         if sides == 4:
-            _write_json(out / "ground_truth.json", to_coco(data))
-            _write_json(out / "predictions.json", to_results(data, predictions))
+            (out / "ground_truth.json").write_text(json.dumps(to_coco(data)), encoding="utf-8")
+            (out / "predictions.json").write_text(json.dumps(to_results(data, predictions)), encoding="utf-8")
         else:
             write_submission(out / "submission", data.classes, predictions)
         if all(item.image is not None for item in data):
@@ -151,15 +150,6 @@ def write_evaluation(
             (out / "left_out.csv").write_text(_table(["reason", "where"], data.notes.entries))
         if unread:
             (out / "quarantine.csv").write_text(_table(["id", "reason"], unread))
-
-
-def sides_of(task: Task) -> int:
-    """Numbers of a task's box."""
-    return KINDS[task].box_numbers
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

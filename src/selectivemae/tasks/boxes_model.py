@@ -23,6 +23,7 @@ from selectivemae.models.heads.faster_rcnn import FasterRCNN
 from selectivemae.models.heads.oriented_rcnn import OrientedRCNN
 from selectivemae.models.heads.roi_head import Detected
 from selectivemae.tasks.boxes_data import BoxTargets
+from selectivemae.tasks.classify.model import normalise
 from selectivemae.tasks.common import NoiseKeys, layer_decay_groups, model_file
 from selectivemae.weights.files import read_metadata
 from selectivemae.weights.info import EncoderInfo, write_encoder
@@ -59,10 +60,7 @@ class Detector:
     def normalise(self, images: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
         """Canvases (B, C, S, S) uint8 to float32, less the mean and over the deviation of each channel; 0 outside the
         (height, width) that each image covers."""
-        mean, std = (
-            torch.tensor(v, device=images.device).reshape(1, -1, 1, 1) for v in (self.info.mean, self.info.std)
-        )
-        out = (images.float() / 255 - mean) / std
+        out = normalise(images, self.info)
         for image, (height, width) in zip(out, sizes, strict=True):
             image[:, height:] = 0
             image[:, :, width:] = 0

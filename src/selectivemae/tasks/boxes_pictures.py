@@ -44,7 +44,9 @@ def draw_boxes(
         pen.line([*points, points[0]], fill=colour, width=2)
         if scores is not None:
             x, y = min(points, key=lambda p: p[1])
-            pen.text((x + 2, y - 11), f"{scores[number]:.2f}", fill=colour)
+            text, place = f"{scores[number]:.2f}", (min(max(x, 0), image.width - 24), max(y - 11, 0))
+            pen.rectangle(pen.textbbox(place, text), fill=colour)
+            pen.text(place, text, fill="black")
     return np.asarray(image)
 
 

@@ -23,7 +23,7 @@ from selectivemae.tasks.boxes_geometry import Geometry
 from selectivemae.tasks.boxes_layout import open_boxes
 from selectivemae.tasks.boxes_model import KINDS, DetectObjective, Task, build_detector, metadata, save_detector
 from selectivemae.tasks.boxes_tiles import tiled
-from selectivemae.tasks.common import EVALUATION_FOLDER, add_drop_path
+from selectivemae.tasks.common import EVALUATION_FOLDER, add_drop_path, decay_line
 from selectivemae.tasks.photometric import Photometric
 from selectivemae.tasks.training import each_seed, train, write_summary
 
@@ -169,6 +169,7 @@ class BoxTask:
             self.device,
             self.precision,
         )
+        log.info("%s", decay_line(self.objective.parameter_groups()))
 
     def evaluate(self) -> dict[str, Any]:
         """The figures of the test part, in percent."""

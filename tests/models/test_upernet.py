@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from selectivemae.core.errors import TrainingError
 from selectivemae.models._torchvision import ensure_torchvision
 from selectivemae.models.heads.upernet import BatchNorm, FCNHead, UPerHead, drop_channels
 
@@ -135,3 +136,9 @@ def test_batch_norm_over_two_processes_is_that_of_the_whole_batch(tmp_path) -> N
 def test_in_one_process_it_is_torchs_own() -> None:
     ours, theirs = BatchNorm(8), nn.BatchNorm2d(8)
     assert torch.equal(ours(maps()[0]), theirs(maps()[0]))
+
+
+def test_one_image_alone_is_refused_in_one_line() -> None:
+    with pytest.raises(TrainingError, match="--micro-batch of 2 or more"):
+        UPerHead(CHANNELS, CLASSES, WIDTH)(maps(batch=1))
+    assert UPerHead(CHANNELS, CLASSES, WIDTH).eval()(maps(batch=1)).shape == (1, CLASSES, 32, 32)

@@ -8,6 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selectivemae.core.errors import TrainingError
 from selectivemae.ops.noise import uniform
 
 POOLED = (1, 2, 3, 6)  # sides of the pyramid pooling's grids
@@ -19,10 +20,16 @@ class BatchNorm(nn.BatchNorm2d):
     """Batch norm over the whole global batch: where several processes train, mean and variance are those of all.
 
     Torch's own ``SyncBatchNorm`` does the same, on GPUs only. All processes give batches of the same shape.
+    TrainingError when there is one value a channel alone.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
+        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            if self.training and input.numel() == input.shape[1]:
+                raise TrainingError(
+                    "batch norm has nothing to compare one image with: use a --micro-batch of 2 or more that leaves no "
+                    "single image over, or less memory a crop (--crop, --checkpointing)"
+                )
             return super().forward(input)
         wide = input.float()
         world = dist.get_world_size()

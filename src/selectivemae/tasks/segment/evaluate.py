@@ -126,15 +126,17 @@ def ahead(function: Callable[[K], T], items: Sequence[K]) -> Iterator[tuple[K, T
 def evaluate_run(run: Path, config: Settings, out: Path | None = None) -> Figures:
     """Judge a fine-tuned segmenter on images with masks; the command ``evaluate`` is this call.
 
-    Without data, or with those of the run, its own split, classes and folders are used. ``out`` gets the folder
-    described above. Raises UserError subclasses: for a run that is none, data that do not do, and other classes.
+    Without data, or with those of the run, its own split, classes and folders are used; bands and precision are the
+    run's. ``out`` gets the folder described above. Raises UserError subclasses: for a run that is none, data that do
+    not do, and other classes.
     """
     segmenter = load_segmenter(run)
     own = saved_settings(run if run.is_dir() else run.parent)
     given = {k: v for k, v in config.given().items() if k in EvaluateConfig.model_fields}
     if given.get("data") in (None, own.get("data")):
         given = {k: v for k, v in own.items() if k in MaskSettings.model_fields} | given
-    settings = EvaluateConfig.build({"bands": segmenter.shape.bands}, given)
+    usual = {"bands": segmenter.shape.bands, "precision": own.get("precision", "auto")}
+    settings = EvaluateConfig.build(usual, given)
     pairs = open_pairs(settings)
     if pairs.classes.names != segmenter.classes:
         raise DataError(

@@ -98,6 +98,7 @@ def test_the_same_bytes_as_the_local_engine(cluster: str, tmp_path: Path, monkey
 def test_bugs_and_paths_that_are_not_shared(pool: RayPool, tmp_path: Path) -> None:
     with pytest.raises(InternalError, match=r"Traceback[\s\S]*a bug"):
         run_stage(pool, bug, [Numbers("a", 0, 1)], tmp_path)
+    pool.close()
     pool = RayPool()
     pool.check_shared([str(tmp_path)], tmp_path)
     with pytest.raises(ConfigError, match=r"node .* does not see .*nowhere"):

@@ -46,7 +46,7 @@ def save_pth(path: Path, state: State, **more: Any) -> Path:
     return path
 
 
-HEADS = {"heads": 12, "decoder_heads": 16}
+HEADS: dict[str, Any] = {"heads": 12, "decoder_heads": 16}
 
 
 @pytest.mark.parametrize("method", ["selectivemae", "mae"])

@@ -75,6 +75,14 @@ OPTIONS = {
         class-weights scale resize most turns photometric device precision workers seed seeds
         eval-every log-every checkpoint-minutes checkpoint-steps keep
     """,
+    "bench model": """
+        against batch-size compile config decoder-depth device image-size json memory method micro-batch model order
+        precision richness rounds
+    """,
+    "bench train": """
+        against batch-size compile config data data-root decoder-depth device image-size json memory method micro-batch
+        model order precision richness rounds steps trace workers
+    """,
     "compare": """
         batch-size config data device dry-run epochs image-size json out overwrite quiet recipe resume seed
         seeds steps tasks verbose weights workers

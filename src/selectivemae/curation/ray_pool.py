@@ -93,7 +93,8 @@ class RayPool:
         for reference in self._flying:
             self._ray.cancel(reference, force=True)
         self._flying.clear()
-        if self._ours and self._ray.is_initialized():
+        if self._ours:
+            self._ours = False  # a second call must not end what joined since
             self._ray.shutdown()
 
 

@@ -43,13 +43,11 @@ def check_same(run: Path, one: Path, tolerance: float) -> None:
     assert ledger == wanted_ledger
 
 
-@pytest.mark.parametrize(("world", "micro_batch"), [(2, None), (4, 1)])
+@pytest.mark.parametrize(("world", "settings"), [(2, {}), (4, {"micro_batch": 1}), (2, {"gradient_precision": "bf16"})])
 def test_the_same_losses_and_samples_as_one_process(
-    images: Path, one: Path, tmp_path: Path, world: int, micro_batch: int | None
+    images: Path, one: Path, tmp_path: Path, world: int, settings: dict[str, Any]
 ) -> None:
-    done = ranks(
-        world, tmp_path / "notes", train, images, tmp_path / "run", prune_ratio=0.4, micro_batch=micro_batch, **MANY
-    )
+    done = ranks(world, tmp_path / "notes", train, images, tmp_path / "run", prune_ratio=0.4, **settings, **MANY)
     assert [d["result"]["steps"] for d in done] == [12] * world
     check_same(tmp_path / "run", one, 0.02)
 

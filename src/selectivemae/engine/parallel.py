@@ -6,11 +6,12 @@ averages gradients over them: what comes out is the gradient of the global batch
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.distributed import GradBucket  # pyright: ignore[reportPrivateImportUsage]
 from torch.nn.parallel import DistributedDataParallel
 
 from selectivemae.data.batch import Batch
@@ -72,7 +73,7 @@ class Replicas(Alone):
             static_graph=parts == 1,  # a static graph cannot accumulate without synchronising
         )
         if self.bf16:
-            ddp.register_comm_hook(None, bf16_compress_hook)
+            ddp.register_comm_hook(self.group.world, reduce_as_bf16)
         self._ddp = ddp
 
 
@@ -96,6 +97,14 @@ class _Step(nn.Module):
     def forward(self, batch: Batch, progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:
         out = self._objective.step(batch, progress)
         return out.loss, dict(out.scalars)
+
+
+def reduce_as_bf16(world: int, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """The mean of a bucket of gradients over ``world`` processes, which travels as bfloat16 (torch's own hook of this
+    kind is for GPUs alone)."""
+    whole = bucket.buffer()
+    work: Any = dist.all_reduce(whole.to(torch.bfloat16).div_(world), async_op=True)
+    return work.get_future().then(lambda done: whole.copy_(done.value()[0]))
 
 
 def average_gradients(model: nn.Module, world: int) -> None:

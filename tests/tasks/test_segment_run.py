@@ -21,9 +21,11 @@ from selectivemae.data.batch import Batch
 from selectivemae.models import vit
 from selectivemae.tasks.common import NoiseKeys
 from selectivemae.tasks.segment.classes import IGNORED, PADDED
-from selectivemae.tasks.segment.config import EvaluateConfig, SegmentConfig
-from selectivemae.tasks.segment.evaluate import evaluate_files, evaluate_run
+from selectivemae.tasks.segment.config import EvaluateConfig, MaskSettings, SegmentConfig
+from selectivemae.tasks.segment.data import open_pairs, rows_of
+from selectivemae.tasks.segment.evaluate import Predictor, evaluate_files, evaluate_run, judge, write_evaluation
 from selectivemae.tasks.segment.model import SegmentObjective, Shape, build_segmenter, load_segmenter
+from selectivemae.tasks.segment.pictures import coloured
 from selectivemae.tasks.segment.predictor import load_predictor
 
 
@@ -158,6 +160,24 @@ def test_layer_decay_as_published() -> None:
     whole = torch.rand(2, 3, 32, 32)
     segmenter.model.train()(whole, torch.tensor([1, 2])).sum().backward()
     assert [name for name, p in segmenter.model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(("name", "classes"), [("loveda_samples", "loveda"), ("isprs_potsdam", "isprs")])
+def test_real_imagery_is_evaluated_and_drawn(shared_data: Path, tmp_path: Path, name: str, classes: str) -> None:
+    """A fresh model knows nothing, but counts every labelled pixel once, and the sheet shows the labels' colours."""
+    pairs = open_pairs(MaskSettings.build({"data": str(shared_data / name), "classes": classes}))
+    names, colours = pairs.classes.names, pairs.classes.colours
+    segmenter = build_segmenter("random:vit_tiny_patch8", names, colours, 256, Shape(256, head_width=8))
+    rows = rows_of(pairs, "val")
+    judged = judge(Predictor(segmenter, torch.device("cpu"), "fp32"), pairs, rows)
+    found = write_evaluation(tmp_path / "evaluation", judged, segmenter)
+    wanted = sum(np.bincount(pairs.mask(int(row)).ravel(), minlength=256)[: len(names)] for row in rows)
+    assert found.pixels == tuple(wanted)
+    (shown,) = judged.shown
+    assert shown.label.shape == (320, 320)
+    seen = coloured(shown.label, colours).reshape(-1, 3)
+    assert {tuple(colour) for colour in np.unique(seen, axis=0).tolist()} <= {*colours, (128, 128, 128)}
+    assert np.asarray(Image.open(tmp_path / "evaluation" / "pictures.png")).std() > 20
 
 
 @pytest.mark.parametrize(

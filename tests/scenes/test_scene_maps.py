@@ -119,6 +119,8 @@ def test_an_interrupted_map_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
         run(image, out, PlacePredictor())
     with pytest.raises(OutputError, match="other overlap"):
         run(image, out, PlacePredictor(), resume=True, overlap=8)
+    with pytest.raises(OutputError, match="other probabilities"):
+        run(image, out, PlacePredictor(), resume=True, probabilities=True)
     result = run(image, out, PlacePredictor(), resume=True)
     assert result.windows < 5 * 7
     assert out.read_bytes() == (tmp_path / "whole.tif").read_bytes()
@@ -189,6 +191,11 @@ def test_tiles_of_a_classifier(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "fine.tif") as made:
         assert made.shape == (13, 19)
         assert made.read(1)[8, 15] == 2
+    run(image, tmp_path / "part.tif", Tiles(size=32, task="classify"), overlap=24, area=(64, 32, 70, 68))
+    with rasterio.open(tmp_path / "part.tif") as part, rasterio.open(tmp_path / "fine.tif") as made:
+        assert (part.read(1) == made.read(1)[4:13, 8:17]).all()
+    with pytest.raises(ConfigError, match="--area must begin at multiples of 32"):
+        run(image, tmp_path / "no.tif", Tiles(size=32, task="classify"), area=(3, 0, 64, 64))
     with pytest.raises(ConfigError, match="may be 0, 16, 24, 28"):
         run(image, tmp_path / "no.tif", Tiles(size=32, task="classify"), overlap=5)
 

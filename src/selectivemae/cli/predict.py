@@ -46,15 +46,16 @@ def predict(
     load = import_module(f"selectivemae.tasks.{task}.predictor").load_predictor
     devices = [choose_device(name) for name in settled.device.split(",")]
     predictors = [load(run, device, settled.precision) for device in devices]
+    model = file_sha256(model_file(run))
     manner = {"resume": resume, "overwrite": overwrite, "quiet": quiet or json}
     if task == "classify" and settled.out.suffix.lower() == ".csv":
         results = [classify_images(predictors[0], settled, overwrite=overwrite, quiet=quiet or json)]
     elif settled.image.is_dir():
-        results = map_folder(predictors, settled, **manner)
+        results = map_folder(predictors, settled, model, **manner)
     elif task in ("classify", "segment"):
-        results = [map_classes(predictors, settled, file_sha256(model_file(run)), **manner)]
+        results = [map_classes(predictors, settled, model, **manner)]
     else:
-        results = [map_boxes(predictors, settled, file_sha256(model_file(run)), BOX_WRITERS[task], **manner)]
+        results = [map_boxes(predictors, settled, model, BOX_WRITERS[task], **manner)]
     if json:
         print_json([asdict(result) for result in results])
         return

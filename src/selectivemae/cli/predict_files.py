@@ -75,7 +75,7 @@ def classify_images(
     return SceneResult([config.out], pixels, time.perf_counter() - began, read, 0.0, None, read, notes)
 
 
-def map_folder(predictors: Sequence[Predictor], config: PredictConfig, **manner: bool) -> list[SceneResult]:
+def map_folder(predictors: Sequence[Predictor], config: PredictConfig, model: str, **manner: bool) -> list[SceneResult]:
     """Map every image of a folder: class maps or polygons into a folder, boxes into COCO results or Task1 files."""
     assert config.image is not None
     assert config.out is not None
@@ -94,7 +94,7 @@ def map_folder(predictors: Sequence[Predictor], config: PredictConfig, **manner:
             out = config.out / f"{path.stem}.tif"
             if not (manner["resume"] and out.exists()):
                 each = config.model_copy(update={"image": path, "out": out})
-                results.append(map_classes(scored, each, task, **manner))
+                results.append(map_classes(scored, each, model, **manner))
         return results
     found: dict[str, Found] = {}
     jobs = []

@@ -22,12 +22,12 @@ from selectivemae.scenes.config import SceneEmbedSettings
 from selectivemae.scenes.preview import preview_path, value_preview
 from selectivemae.scenes.run import (
     RASTERS,
-    Job,
     SceneResult,
     about_work,
     cut_for,
     open_job,
     refuse_empty,
+    refuse_parts_of_cells,
     result_of,
     small,
     threads,
@@ -87,7 +87,8 @@ def embed_scene(
         raise ConfigError(f"--out must be a file that ends in {' '.join(endings)}, got {out}")
     clock, job = Clock(), open_job(settings, field.channels)
     cut = cut_for(field.size, settings.overlap, batch, field.cell)
-    area = _whole_cells(job, field.cell)
+    area = job.area
+    refuse_parts_of_cells(area, field.cell)
     refuse_empty(job.scene, area)
     about = about_work(job, cut, model) | {"query": settings.query or ""}
     parts = prepare_parts(out, about, resume=resume, overwrite=overwrite)
@@ -109,13 +110,6 @@ def embed_scene(
         value_preview(preview_path(out), job.scene, area, shown, title)
     shutil.rmtree(parts)
     return result_of(job, clock, [out, preview_path(out)], None)
-
-
-def _whole_cells(job: Job, cell: int) -> Area:
-    """The area of a job, if it begins at whole cells. ConfigError."""
-    if job.area.x % cell or job.area.y % cell:
-        raise ConfigError(f"--area must begin at multiples of {cell} pixels, the side of a patch")
-    return job.area
 
 
 def _query(query: str, scene: Scene, field: Field, cut: Cut) -> NDArray[np.float32]:

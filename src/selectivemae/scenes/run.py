@@ -132,8 +132,10 @@ def map_classes(
     wanted = _wanted(first.classes, config.only)
     fields = [score_field(p, cut) for p in predictors]
     colours = getattr(first, "colours", None) or maps.palette(first.classes)  # some models carry those of their data
+    refuse_parts_of_cells(area, fields[0].cell)
     refuse_empty(scene, area)
-    parts = prepare_parts(out, about_work(job, cut, model), resume=resume, overwrite=overwrite)
+    about = about_work(job, cut, model) | {"probabilities": str(config.probabilities)}
+    parts = prepare_parts(out, about, resume=resume, overwrite=overwrite)
     with locked(parts), ProgressLine("mapping", quiet=quiet) as line:
         grid = maps.grid_of(scene, area, fields[0].cell)
         classes = Canvas(parts, maps.class_layer(first.classes, colours), grid)
@@ -242,6 +244,12 @@ def about_work(job: Job, cut: Cut, model: str) -> dict[str, str]:
         "overlap": str(cut.overlap),
         "model": model,
     }
+
+
+def refuse_parts_of_cells(area: Area, cell: int) -> None:
+    """ConfigError for an area that begins within a patch or tile."""
+    if area.x % cell or area.y % cell:
+        raise ConfigError(f"--area must begin at multiples of {cell} pixels, the side of a value of the result")
 
 
 def refuse_empty(scene: Scene, area: Area) -> None:

@@ -194,6 +194,36 @@ def compact(corpus: Corpus, /, *, json: Json = False) -> None:
     print(f"{corpus}: {shards} written anew, {result.deleted} deleted, {result.bytes_saved / 1e6:,.1f} MB saved")
 
 
+@app.command
+def rebuild(
+    recipe: Annotated[Path, Parameter(help="A corpus, or one without its shards")],
+    /,
+    *,
+    data: Annotated[list[Path], Parameter(help="Folders that hold the sources' archives and folders, by their names")],
+    out: Annotated[Path, Parameter(help="Folder of the new corpus")],
+    workers: Annotated[int | None, Parameter(help="Worker processes (default: one a core)")] = None,
+    resume: Annotated[bool, Parameter(help="Continue in --out", negative=())] = False,
+    overwrite: Annotated[bool, Parameter(help="Replace the corpus in --out", negative=())] = False,
+    json: Json = False,
+) -> int:
+    """Make a corpus again from its manifest and the original archives; exit code 1 if its digest differs.
+
+    Example: selectivemae curate rebuild recipe --data /archives --out corpus
+    """
+    from selectivemae.curation.rebuild import rebuild as make_again
+    from selectivemae.curation.run import workers as as_many
+
+    count = workers or as_many(CurateConfig())
+    result = make_again(recipe, data, out, count, resume=resume, overwrite=overwrite)
+    if json:
+        print_json(asdict(result))
+    else:
+        verdict = "as the recipe says" if result.same else "NOT the recipe's"
+        anew = f", {result.encoded_anew} encoded to other bytes" if result.encoded_anew else ""
+        print(f"{out}: {result.samples:,} images in {result.shards} shards{anew}\ndigest: {result.digest} ({verdict})")
+    return 0 if result.same else 1
+
+
 def _settled(sources: tuple[str, ...], settings: CurateConfig | None, config: Path | None) -> CurateConfig:
     settled = settings_from(CurateConfig, "curate", settings, None, config)
     return settled.model_copy(update={"sources": [*settled.sources, *sources]})
@@ -223,6 +253,9 @@ def _show_plan(settled: CurateConfig, json: bool) -> int:
 
 
 def _show_result(result: "CurateResult", settled: CurateConfig, json: bool) -> int:
+    from selectivemae.reports.review import write_review
+
+    page = write_review(result.out)
     failed = result.quarantine_share > settled.max_quarantine
     if json:
         print_json(asdict(result))
@@ -233,6 +266,8 @@ def _show_result(result: "CurateResult", settled: CurateConfig, json: bool) -> i
             f"{result.shards} shards ({result.bytes / 1e6:,.1f} MB) in {duration(result.seconds)}\n"
             f"left out: {reasons or 'nothing'}\ndigest: {result.digest}"
         )
+        if page:
+            print(f"pairs in doubt: {page}")
         for entry in result.quarantined:
             print(f"quarantined: member {entry.member} of {entry.task} ({entry.reason})")
     return 1 if failed else 0

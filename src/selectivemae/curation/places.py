@@ -1,13 +1,26 @@
 """Where a tile lies on Earth. rasterio is only asked where a scene has coordinates."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from selectivemae.curation.scene import Place
 from selectivemae.curation.slice import Window
 
 _METRES_PER_DEGREE = 111_319.49
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a scene lies: coordinate system (``EPSG:n`` or WKT2) and the six numbers of its affine transform."""
+
+    crs: str
+    transform: tuple[float, ...]
+
+    def scaled(self, x: float, y: float) -> "Place":
+        """The place of the scene scaled by ``x`` and ``y``: its pixels are larger by as much."""
+        a, b, c, d, e, f = self.transform
+        return Place(self.crs, (a / x, b / y, c, d / x, e / y, f))
 
 
 class Footprint(NamedTuple):

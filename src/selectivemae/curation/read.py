@@ -15,6 +15,7 @@ import uuid
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -35,6 +36,7 @@ from selectivemae.curation.tasks import Counts, Mark
 from selectivemae.curation.tiles import tile_id
 from selectivemae.data.decode import luma
 from selectivemae.data.stores import Store, open_store
+from selectivemae.data.stores.fields import fields
 from selectivemae.data.stores.folder import FolderStore
 
 Encoding = Literal["jpeg", "png", "webp-lossless"]
@@ -136,7 +138,9 @@ def _read_member(spool: _Spool, chunk: Chunk, store: Store, number: int, member:
     try:
         data = _bytes(store, number)
         digest = bytes.fromhex(file_sha256(data)) if isinstance(data, Path) else hashlib.sha256(data).digest()
-        with open_scene(data, chunk.source) as scene:
+        source = chunk.source.for_member(member, partial(fields, store, number))
+        chunk = replace(chunk, source=source)
+        with open_scene(data, source) as scene:
             mark(number, SECONDS + scene.width * scene.height / PIXELS_PER_SECOND)
             _read_scene(spool, chunk, member, scene, data, digest)
     except (DecodeError, StoreError, MemoryError) as e:
@@ -209,7 +213,7 @@ def _keep_tile(
     digest: bytes,
     quality: float,
 ) -> None:
-    identity = tile_id(chunk.source.name, chunk.container, member, window)
+    identity = tile_id(chunk.source.name, chunk.container, member, window, scene.resize)
     row = _provenance(chunk, member, window, identity, digest)
     grey = luma(pixels)
     figures = statistics(pixels, grey, mask)
@@ -228,7 +232,7 @@ def _keep_tile(
     low, high = scene.stretch or (None, None)
     spool.tiles.append(
         row
-        | _located(scene, window, chunk.source, member)
+        | _located(scene, window, chunk.source)
         | asdict(figures)
         | {
             "offset": spool.images.tell(),
@@ -239,6 +243,7 @@ def _keep_tile(
             "height": window.h,
             "scene_w": scene.width,
             "scene_h": scene.height,
+            "resize": scene.resize,
             "category": category(chunk.source, member),
             "datetime": date(chunk.source, member),
             "licence": chunk.source.licence.id,
@@ -268,26 +273,22 @@ def category(source: Source, member: str) -> str | None:
     """The category that a source's rule reads from a member's path."""
     if isinstance(source.category, FromPath):
         return next(iter(source.category.find(member).values()), None)
-    return source.category or None
+    return source.category if isinstance(source.category, str) and source.category else None
 
 
 def date(source: Source, member: str) -> str | None:
     """The date in a member's path as ``YYYY``, ``YYYY-MM`` or ``YYYY-MM-DD`` (groups y, m, d)."""
-    found = source.date.find(member) if source.date else {}
+    if isinstance(source.date, str):
+        return source.date
+    found = source.date.find(member) if isinstance(source.date, FromPath) else {}
     parts = [found[group].zfill(width) for group, width in (("y", 4), ("m", 2), ("d", 2)) if group in found]
     return "-".join(parts) or None
 
 
-def _located(scene: Scene, window: Window, source: Source, member: str) -> dict[str, Any]:
+def _located(scene: Scene, window: Window, source: Source) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    if isinstance(source.gsd_m, FromPath):
-        value = next(iter(source.gsd_m.find(member).values()), None)
-        try:
-            out["gsd_m"] = float(value) if value else None
-        except ValueError:
-            raise DecodeError("bad_gsd", f"the ground sampling distance in the path is {value!r}, no number") from None
-    elif source.gsd_m != "auto":
-        out["gsd_m"] = source.gsd_m
+    if isinstance(source.gsd_m, float):
+        out["gsd_m"] = source.gsd_m / scene.resize
     if scene.place is None or not (place := footprint(scene.place, window)):
         return out
     return {"crs": scene.place.crs} | place._asdict() | out

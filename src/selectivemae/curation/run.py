@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from selectivemae.core.config import read_yaml, write_settled
 from selectivemae.core.errors import ConfigError, OutputError, UserError
-from selectivemae.core.files import atomic_write, locked, prepare_output
+from selectivemae.core.files import atomic_write, locked, prepare_output, writing
 from selectivemae.core.progress import ProgressLine
 from selectivemae.core.version import __version__
 from selectivemae.curation import pack, tables
@@ -32,10 +34,11 @@ from selectivemae.curation.review import doubtful
 from selectivemae.curation.scan import Container, scan, settled_sources
 from selectivemae.curation.slice import Window
 from selectivemae.curation.sources import Sources
-from selectivemae.curation.spool import Spool, open_spool
+from selectivemae.curation.spool import Spool, fixed, open_spool
 from selectivemae.curation.tasks import Task
 from selectivemae.curation.tiles import tile_id
 from selectivemae.data.stores.remote import is_url
+from selectivemae.data.stores.union import distinct_names
 
 CONFIG = "curate.yaml"
 DECISIONS = "decisions.jsonl"
@@ -66,14 +69,14 @@ def curate(config: CurateConfig, *, resume: bool = False, overwrite: bool = Fals
     ConfigError, StoreError, OutputError say in one line what is wrong; what is done stays and ``resume`` goes on.
     """
     out = _out(config)
-    sources = settled_sources(config)
+    task = _task(config)
     prepare_output(out, resume=resume, overwrite=overwrite, marker=CONFIG)
-    with locked(out):
+    with locked(out), writing(out):
         if (out / "corpus.json").exists():
             raise OutputError(f"{out} is a finished corpus: extend it with curate add, or replace it with --overwrite")
         _same_content(out, config)
         write_settled(out / CONFIG, config.settled(), {"selectivemae": __version__})
-        return _generation(out, 1, config, sources, quiet)
+        return _generation(out, 1, task, quiet)
 
 
 def add(config: CurateConfig, *, quiet: bool = False) -> CurateResult:
@@ -84,9 +87,25 @@ def add(config: CurateConfig, *, quiet: bool = False) -> CurateResult:
     out = _out(config)
     if not (out / "corpus.json").exists():
         raise OutputError(f"{out} is no finished corpus; make one with curate run, or continue it with --resume")
+    task = _task(config)
+    with changing(out), writing(out):
+        return _generation(out, len(generations(out)) + 1, task, quiet)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is asked for, looked at before anything is written."""
+
+    config: CurateConfig
+    sources: Sources
+    containers: list[Container]
+    decisions: Decisions
+
+
+def _task(config: CurateConfig) -> _Task:
     sources = settled_sources(config)
-    with changing(out):
-        return _generation(out, len(generations(out)) + 1, config, sources, quiet)
+    decisions = read_decisions(config.decisions) if config.decisions else NONE
+    return _Task(config, sources, scan(sources, config), decisions)
 
 
 def _out(config: CurateConfig) -> Path:
@@ -107,32 +126,30 @@ def _same_content(out: Path, config: CurateConfig) -> None:
             raise ConfigError(f"{flag} was {before.get(name)!r} when this run began; use it again, or --overwrite")
 
 
-def _same_decisions(work: Path, config: CurateConfig) -> Decisions:
-    """The decisions of a run; refuse to continue it under others."""
-    decisions = read_decisions(config.decisions) if config.decisions else NONE
+def _same_decisions(work: Path, decisions: Decisions) -> None:
+    """Refuse to continue a run under other decisions than it began with."""
     begun = work / DECISIONS
     if begun.exists() and begun.read_text() != decisions.text():
         raise ConfigError("--decisions are others than when this run began; use the same again, or --overwrite")
     atomic_write(begun, decisions.text())
-    return decisions
 
 
-def _judging(config: CurateConfig, sources: Sources, decisions: Decisions) -> Judging:
+def _judging(task: _Task) -> Judging:
     return Judging(
-        roles={source.name: source.split_role for source in sources.sources},
-        priority={source.name: source.priority for source in sources.sources},
-        preset=PRESETS[config.preset],
-        decisions=decisions,
-        keep_dates=config.temporal == "keep",
+        roles={source.name: source.split_role for source in task.sources.sources},
+        priority={source.name: source.priority for source in task.sources.sources},
+        preset=PRESETS[task.config.preset],
+        decisions=task.decisions,
+        keep_dates=task.config.temporal == "keep",
     )
 
 
-def _generation(out: Path, number: int, config: CurateConfig, sources: Sources, quiet: bool) -> CurateResult:
+def _generation(out: Path, number: int, task: _Task, quiet: bool) -> CurateResult:
     began = time.monotonic()
+    config, sources, containers = task.config, task.sources, task.containers
     work, generation = out / WORK / f"g{number:04d}", out / f"g{number:04d}"
     work.mkdir(parents=True, exist_ok=True)
-    decisions = _same_decisions(work, config)
-    containers = scan(sources, config)
+    _same_decisions(work, task.decisions)
     executor = _executor(config, containers, work)
     try:
         chunks = [chunk for container in containers for chunk in container.chunks]
@@ -140,7 +157,7 @@ def _generation(out: Path, number: int, config: CurateConfig, sources: Sources, 
             read = run_stage(executor, read_chunk, _largest_first(chunks), work / "read", _shown(line, "chunks"))
         spool = open_spool(work / "read", [chunk.name for chunk in chunks])
         old = old_side(out) if number > 1 else None
-        decision = decide(spool, _judging(config, sources, decisions), old)
+        decision = decide(spool, _judging(task), old)
         doubtful_pairs = doubtful(spool, decision, old, config.review)
         rows = pack.order(spool, decision.rows, config.seed)
         extra = decision.extra.take(pa.array([int(i) for i in decision.rows.searchsorted(rows)], pa.int64()))
@@ -155,7 +172,9 @@ def _generation(out: Path, number: int, config: CurateConfig, sources: Sources, 
     for name, content in written.items():
         (generation / name).mkdir(exist_ok=True)
         tables.write(generation / name / "part-00000.parquet", tables.normal(content))
-    funnel = _write_about(generation, dropped, containers, config, sources, decisions)
+    funnel = _write_about(generation, dropped, containers, config, sources, task.decisions)
+    for name, count in _twins(spool, decision.overlap).items():
+        funnel[name]["twins"] = count
     digest = describe(out, number, config, sources, funnel)
     shutil.rmtree(out / WORK)
     files = sum(c.members + len(c.skipped) for c in containers if c.source.split_role == "train")
@@ -173,6 +192,17 @@ def _generation(out: Path, number: int, config: CurateConfig, sources: Sources, 
         quarantined=read.quarantined,
         quarantine_share=len(read.quarantined) / max(files, 1),
     )
+
+
+def _twins(spool: Spool, overlap: pa.Table) -> Counter[str]:
+    """How many images of each evaluation set have a twin, or their ground, in a source."""
+    found = pa.array(np.isin(_ids(spool.rows.column("id")), _ids(overlap.column("left"))))
+    members = spool.rows.filter(found).select(["source", "container", "member"]).to_pylist()
+    return Counter(source for source, _, _ in {tuple(row.values()) for row in members})
+
+
+def _ids(column: pa.ChunkedArray) -> NDArray:
+    return np.ascontiguousarray(fixed(column, 16)).view("V16")[:, 0]
 
 
 def _executor(config: CurateConfig, containers: list[Container], work: Path) -> LocalPool | RayPool:
@@ -259,7 +289,7 @@ def _write_about(
     (generation / "config").mkdir(exist_ok=True)
     settled = json.loads(sources.model_dump_json())
     for source in settled["sources"]:
-        source["path"] = [Path(path).name for path in source["path"]]
+        source["path"] = distinct_names(source["path"])
     write_settled(generation / "config" / "sources.yaml", settled, {})
     if decisions:
         atomic_write(generation / "config" / DECISIONS, decisions.text())

@@ -5,12 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from selectivemae.core.errors import ConfigError, DataError, StoreError
+from selectivemae.core.files import file_sha256
 from selectivemae.curation.config import CurateConfig
 from selectivemae.curation.read import Chunk
 from selectivemae.curation.sources import Source, Sources, read_sources, sources_of_paths
 from selectivemae.data.stores import Store, open_store
+from selectivemae.data.stores.folder import FolderStore
 from selectivemae.data.stores.index import Index
-from selectivemae.data.stores.union import distinct_names
+from selectivemae.data.stores.parquet import ParquetStore
+from selectivemae.data.stores.remote import is_url
+from selectivemae.data.stores.shards import ShardStore
+from selectivemae.data.stores.sources import Files
+from selectivemae.data.stores.tars import TarStore
+from selectivemae.data.stores.union import UnionStore, distinct_names
+from selectivemae.data.stores.zips import ZipStore, archive_path, open_parts
 
 
 @dataclass(frozen=True)
@@ -60,10 +68,13 @@ def scan(sources: Sources, config: CurateConfig) -> list[Container]:
     found: list[Container] = []
     for source in sources.sources:
         for name, path in sorted(zip(distinct_names(source.path), source.path, strict=True)):
+            if source.checksum:
+                check_sums(source, path)
             try:
                 store = open_store(path)
             except StoreError as e:
                 raise StoreError(f"source {source.name}: {e}") from e
+            _check_kind(source, path, store)
             denied = sources.licence_policy == "deny_unknown" and source.licence.id == "unknown"
             whole = Chunk("", source, sources.rules, path, name, 0, len(store), config.encoding, store.fingerprint)
             sizes = [_size(store, number) for number in range(len(store))]
@@ -72,6 +83,60 @@ def scan(sources: Sources, config: CurateConfig) -> list[Container]:
                 Container(source, name, path, store.fingerprint, len(store), sum(sizes), store.skipped, chunks)
             )
     return [replace(c, chunks=[replace(k, name=f"{i:04d}-{k.name}") for k in c.chunks]) for i, c in enumerate(found)]
+
+
+def check_sums(source: Source, path: str) -> None:
+    """Compare the files of a container with the source's list of SHA-256 sums (the format of sha256sum; names count
+    from the list's folder). ConfigError for a list that is none, StoreError for a file not in it or of another sum."""
+    listing = Path(source.checksum)
+    try:
+        lines = [line.split(maxsplit=1) for line in listing.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"source {source.name}: cannot read {listing}: {getattr(e, 'strerror', 'no text')}") from e
+    if bad := next((n for n, line in enumerate(lines, 1) if len(line) != 2 or len(line[0]) != 64), None):
+        raise ConfigError(f"{listing}, line {bad}: is no SHA-256 sum and name")
+    listed = {listing.parent / name.removeprefix("*").strip(): digest.lower() for digest, name in lines}
+    place = Path(path)
+    files = [p for p in listed if place in p.parents] if place.is_dir() else _parts(path)
+    for file in files:
+        if file not in listed:
+            raise StoreError(f"source {source.name}: {file} is not listed in {listing}; add its sum")
+        if not file.is_file() or file_sha256(file) != listed[file]:
+            raise StoreError(f"source {source.name}: {file} does not match its sum in {listing}; fetch it again")
+    if not files:
+        raise StoreError(f"source {source.name}: {listing} lists no file of {path}; names count from the list's folder")
+
+
+def _parts(path: str) -> list[Path]:
+    if is_url(path):
+        raise ConfigError(f"{path}: checksum needs local files; fetch it first")
+    if not path.lower().endswith((".zip", ".001")):
+        return [Path(path)]
+    return [Path(part.name) for part in open_parts(archive_path(path), Files()).sources]
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "folder": (FolderStore,),
+    "zip": (ZipStore,),
+    "tar": (TarStore, ShardStore),
+    "webdataset": (TarStore, ShardStore),
+    "parquet": (ParquetStore,),
+}
+
+
+def _check_kind(source: Source, path: str, store: Store) -> None:
+    """StoreError for a container of another kind than the source says, or without the columns that it names."""
+    for part in store.stores if isinstance(store, UnionStore) else [store]:
+        found = next((name for name, types in _KINDS.items() if isinstance(part, types)), "archive")
+        if source.kind != "auto" and not isinstance(part, _KINDS[source.kind]):
+            raise StoreError(f"source {source.name}: {path} is a {found}, not a {source.kind}; set kind: auto")
+        if not source.columns:
+            continue
+        if isinstance(part, FolderStore | ZipStore):
+            raise StoreError(f"source {source.name}: a {found} has no columns; take the values from the path (regex)")
+        if isinstance(part, ParquetStore) and (missing := sorted(source.columns - set(part.columns))):
+            known = ", ".join(part.columns)
+            raise StoreError(f"source {source.name}: {path} has no column {missing[0]!r} (columns: {known})")
 
 
 def _size(store: Store, number: int) -> int:

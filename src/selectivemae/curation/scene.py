@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from selectivemae.core.errors import DecodeError
 from selectivemae.curation.exclude import border_fill
+from selectivemae.curation.places import Place, footprint
 from selectivemae.curation.slice import Window
 from selectivemae.curation.sources import Percentile, Source
 from selectivemae.data.decode import decode, sniff
@@ -23,6 +25,7 @@ from selectivemae.data.raster import Limits, lattice_shape, open_raster, percent
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
+    from rasterio.windows import Window as RasterWindow
 
 FULL_DECODE_PIXELS = 400_000_000
 WINDOWED_PIXELS = 4_000_000_000
@@ -32,19 +35,12 @@ View = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a scene lies: coordinate system (``EPSG:n`` or WKT2) and the six numbers of its affine transform."""
-
-    crs: str
-    transform: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class Scene:
     """An open scene. ``read(window)`` gives pixels (h, w, 3) uint8 and a mask (h, w), True = no data.
 
     ``extension`` is that of the original file where its bytes may stand in a corpus as they are, else empty;
-    ``stretch`` the (low, high) of each channel where samples were scaled.
+    ``stretch`` the (low, high) of each channel where samples were scaled. ``resize`` is how far the scene was scaled
+    down; ``width``, ``height`` and windows count in pixels after it.
     """
 
     width: int
@@ -53,6 +49,7 @@ class Scene:
     extension: str = ""
     place: Place | None = None
     stretch: Limits | None = field(default=None)
+    resize: float = 1.0
 
 
 @contextlib.contextmanager
@@ -85,7 +82,13 @@ def _decoded_scene(data: bytes, kind: str, source: Source) -> Scene:
         if max(order) > 3:
             raise DecodeError("wrong_bands", f"band {max(order)} is asked for, the {kind} has 3")
         pixels, extension = np.ascontiguousarray(pixels[..., [band - 1 for band in order]]), ""
+    if source.grey == "drop" and (pixels == pixels[..., :1]).all():
+        raise DecodeError("wrong_bands", "all three channels are the same, and grey: drop leaves grey pictures out")
     height, width = pixels.shape[:2]
+    if (factor := _factor(width, height, None, source)) < 1:
+        width, height, extension = _scaled(width, factor), _scaled(height, factor), ""
+        way = Image.Resampling.LANCZOS if source.slice.max_side else Image.Resampling.BOX
+        pixels = np.asarray(Image.fromarray(pixels).resize((width, height), way))
     levels = {"auto": (0, 255), "none": ()}.get(source.nodata) if isinstance(source.nodata, str) else None
 
     def read(window: Window) -> View:
@@ -94,7 +97,24 @@ def _decoded_scene(data: bytes, kind: str, source: Source) -> Scene:
         mask = border_fill(view, levels) if levels is not None else _equal(view, source.nodata)
         return view, mask
 
-    return Scene(width, height, read, extension)
+    return Scene(width, height, read, extension, resize=factor)
+
+
+def _factor(width: int, height: int, place: Place | None, source: Source) -> float:
+    """How far a scene is scaled down by the rules of its source; 1 = not at all."""
+    rules, factor = source.slice, 1.0
+    if rules.target_gsd:
+        gsd = source.gsd_m if isinstance(source.gsd_m, float) else None
+        if gsd is None and place is not None and (found := footprint(place, Window(0, 0, width, height))):
+            gsd = found.gsd_m
+        factor = min(1.0, gsd / rules.target_gsd) if gsd else 1.0
+    if rules.max_side:
+        factor = min(factor, rules.max_side / max(width, height))
+    return factor
+
+
+def _scaled(length: int, factor: float) -> int:
+    return max(1, round(length * factor))
 
 
 def _equal(values: NDArray, nodata: Any) -> NDArray[np.bool_]:
@@ -112,13 +132,20 @@ def _raster_scene(raster: "DatasetReader", source: Source) -> Scene:
         raise DecodeError("bomb", f"blocks of {columns} x {rows} pixels do not fit in memory; rewrite it in tiles")
     bands = _bands(raster, source)
     palette = _palette(raster) if len(bands) == 1 else None
+    if len(bands) == 1 and palette is None and source.grey == "drop":
+        raise DecodeError("wrong_bands", "it has a single band, and grey: drop leaves grey pictures out")
+    place = _place(raster)
+    factor = _factor(width, height, place, source)
+    small = _scaled(width, factor), _scaled(height, factor)
+    by_area = "nearest" if palette is not None else "lanczos" if source.slice.max_side else "average"
 
     def raw(window: Window | None, shape: tuple[int, int]) -> tuple[NDArray, NDArray[np.bool_]]:
-        place = None if window is None else ((window.y, window.y + window.h), (window.x, window.x + window.w))
-        values = np.moveaxis(raster.read(bands, window=place, out_shape=(len(bands), *shape)), 0, -1)
+        inside = None if window is None else _part(window, width / small[0], height / small[1])
+        way = _way(by_area if factor < 1 and window is not None else "nearest")
+        values = np.moveaxis(raster.read(bands, window=inside, out_shape=(len(bands), *shape), resampling=way), 0, -1)
         mask = np.zeros(shape, bool)
         if source.nodata == "auto":
-            mask = raster.dataset_mask(window=place, out_shape=shape) == 0
+            mask = raster.dataset_mask(window=inside, out_shape=shape) == 0
             mask |= border_fill(values, (0, 255) if values.dtype == np.uint8 else (0,)) if palette is None else False
         elif source.nodata != "none":
             mask = _equal(values, source.nodata)
@@ -139,7 +166,22 @@ def _raster_scene(raster: "DatasetReader", source: Source) -> Scene:
             pixels = np.repeat(pixels, 3, axis=2)
         return np.ascontiguousarray(pixels), mask
 
-    return Scene(width, height, read, "", _place(raster), limits)
+    if place is not None and factor < 1:
+        place = place.scaled(small[0] / width, small[1] / height)
+    return Scene(*small, read, "", place, limits, factor)
+
+
+def _part(window: Window, x: float, y: float) -> "RasterWindow":
+    """A window of the scaled scene in the pixels of the file."""
+    from rasterio.windows import Window as RasterWindow
+
+    return RasterWindow(window.x * x, window.y * y, window.w * x, window.h * y)  # type: ignore[call-arg]
+
+
+def _way(name: str) -> Any:
+    from rasterio.enums import Resampling
+
+    return Resampling[name]
 
 
 def _bands(raster: "DatasetReader", source: Source) -> list[int]:

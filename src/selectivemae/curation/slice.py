@@ -25,6 +25,9 @@ class SliceRules(Settings):
     Scenes with both sides up to ``keep_whole`` stay whole. ``grid`` lays squares of ``tile`` pixels with ``overlap``;
     given several ``sizes``, one grid of each (windows are not resampled). ``random`` draws ``sizes`` by ``weights`` at
     random places, as many as cover the scene's area once.
+
+    Before it is cut, a scene is scaled down, never up: to ``target_gsd`` metres a pixel (by areas, where its ground
+    sampling distance is known), then to ``max_side`` pixels on the long side (Lanczos).
     """
 
     mode: Literal["grid", "random"] = "grid"
@@ -34,6 +37,8 @@ class SliceRules(Settings):
     sizes: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
     seed: int = 0
+    max_side: int | None = Field(default=None, ge=32)
+    target_gsd: float | None = Field(default=None, gt=0)
 
     @field_validator("sizes")
     @classmethod

@@ -13,6 +13,8 @@ Paths are taken relative to the file. Bare paths on the command line become sour
 """
 
 import re
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +22,12 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from selectivemae.core.config import Settings
-from selectivemae.core.errors import ConfigError
+from selectivemae.core.errors import ConfigError, DecodeError
 from selectivemae.core.suggest import did_you_mean
 from selectivemae.curation.exclude import Rules
 from selectivemae.curation.slice import SliceRules
 
+Kind = Literal["auto", "folder", "zip", "tar", "webdataset", "parquet"]
 Bands = Literal["auto", "rgb", "grey"] | tuple[int, int, int]
 
 
@@ -59,6 +62,19 @@ class FromPath(Settings):
         return {k: self.map.get(v, v) for k, v in match.groupdict().items() if v} if match else {}
 
 
+class FromColumn(Settings):
+    """A value that a container holds for each image: a column of a Parquet file, a key of a WebDataset's ``json``, or
+    its ``cls``; then a table of other names."""
+
+    column: str = Field(min_length=1)
+    map: dict[str, str] = Field(default_factory=dict)
+
+    def find(self, values: dict[str, Any]) -> str | None:
+        """The value among those of an image; None where there is none."""
+        value = values.get(self.column)
+        return None if value is None else self.map.get(str(value), str(value))
+
+
 class Percentile(Settings):
     """Stretch from one percentile to another, taken from the whole scene."""
 
@@ -77,19 +93,22 @@ class Source(Settings):
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     path: tuple[str, ...]
+    kind: Kind = "auto"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     bands: Bands = "auto"
     range: Literal["auto", "uint8"] | tuple[float, float] | Percentile = "auto"
     nodata: Literal["auto", "none"] | float | tuple[int, int, int] = "auto"
-    gsd_m: Literal["auto"] | float | FromPath = "auto"
+    grey: Literal["replicate", "drop"] = "replicate"
+    gsd_m: Literal["auto"] | float | FromPath | FromColumn = "auto"
     licence: Licence = Licence()
-    category: str | FromPath = ""
-    date: FromPath | None = None
+    category: str | FromPath | FromColumn = ""
+    date: str | FromPath | FromColumn | None = None
     split_role: Literal["train", "eval"] = "train"
     priority: int = 10
     slice: SliceRules = SliceRules()
     min_side: int = Field(default=64, ge=16)
+    checksum: str = ""
 
     @field_validator("path", "include", "exclude", mode="before")
     @classmethod
@@ -103,11 +122,50 @@ class Source(Settings):
             raise ValueError("bands are numbered from 1")
         return value
 
+    @field_validator("gsd_m")
+    @classmethod
+    def _positive(cls, value: Any) -> Any:
+        if isinstance(value, float) and not value > 0:
+            raise ValueError("must be more than 0 metres a pixel")
+        return value
+
+    @field_validator("date")
+    @classmethod
+    def _written_out(cls, value: Any) -> Any:
+        if isinstance(value, str) and not re.fullmatch(r"\d{4}(-\d\d(-\d\d)?)?", value):
+            raise ValueError("must be YYYY, YYYY-MM or YYYY-MM-DD in quotes")
+        return value
+
     @model_validator(mode="after")
     def _has_paths(self) -> "Source":
         if not self.path:
             raise ValueError("path is empty")
         return self
+
+    @property
+    def columns(self) -> set[str]:
+        """Columns that the settings of an image are taken from."""
+        return {value.column for value in (self.category, self.gsd_m, self.date) if isinstance(value, FromColumn)}
+
+    def for_member(self, member: str, values: Callable[[], dict[str, Any]]) -> "Source":
+        """The settings of one image: what depends on its path, or on what its container holds for it (``values``), as
+        constants. DecodeError ``bad_gsd`` or ``bad_date`` where that is none."""
+        held = values() if self.columns else {}
+        update: dict[str, Any] = {}
+        if isinstance(self.category, FromColumn):
+            update["category"] = self.category.find(held) or ""
+        if isinstance(self.date, FromColumn):
+            update["date"] = self.date.find(held)
+            if update["date"] and not re.match(r"\d{4}(-\d\d)*", update["date"]):
+                raise DecodeError("bad_date", f"the date in its container is {update['date']!r}, not YYYY-MM-DD")
+            update["date"] = update["date"][:10] if update["date"] else None
+        if isinstance(self.gsd_m, FromPath):
+            found = next(iter(self.gsd_m.find(member).values()), None)
+            update["gsd_m"] = _metres(found) if found else "auto"
+        elif isinstance(self.gsd_m, FromColumn):
+            held_here = self.gsd_m.find(held)
+            update["gsd_m"] = _metres(held_here) if held_here else "auto"
+        return self.model_copy(update=update) if update else self
 
     def wants(self, member: str) -> bool:
         """Whether the globs let a member pass: one of ``include`` (if any) and none of ``exclude``."""
@@ -131,10 +189,20 @@ class Sources(Settings):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"source name {twice[0]!r} is given twice; names are part of every id and must differ")
         for source in self.sources if self.categories else ():
-            named = source.category.map.values() if isinstance(source.category, FromPath) else [source.category]
+            named = [source.category] if isinstance(source.category, str) else source.category.map.values()
             if unknown := sorted(set(named) - {"", *self.categories}):
                 raise ValueError(f"source {source.name}: category {unknown[0]!r} is not among categories")
         return self
+
+
+def _metres(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise DecodeError("bad_gsd", f"its ground sampling distance is {text!r}, no number of metres")
+    return value
 
 
 def _glob(pattern: str) -> re.Pattern[str]:
@@ -165,6 +233,8 @@ def read_sources(path: Path) -> Sources:
     if not isinstance(data, dict) or node is None:
         raise ConfigError(f"{path}: must hold the keys version and sources")
     defaults = data.pop("defaults", None) or {}
+    if isinstance(defaults, dict) and "licence_policy" in defaults:  # of the whole file, yet it may stand there
+        data.setdefault("licence_policy", defaults.pop("licence_policy"))
     listed = data.get("sources")
     if isinstance(listed, list) and isinstance(defaults, dict):
         data["sources"] = [defaults | entry if isinstance(entry, dict) else entry for entry in listed]
@@ -202,14 +272,20 @@ def _resolve(source: Source, folder: Path) -> Source:
             paths += found
         else:
             paths.append(str((folder / path).absolute()))
-    return source.model_copy(update={"path": tuple(paths)})
+    checksum = str((folder / source.checksum).absolute()) if source.checksum else ""
+    return source.model_copy(update={"path": tuple(paths), "checksum": checksum})
 
 
 def _complaint(path: Path, error: ValidationError, node: yaml.Node, defaults: dict[str, Any]) -> str:
     """The first complaint in one line: file, line, key, what is wrong."""
     problems = error.errors()
     same_key = [p for p in problems if p["loc"][:3] == problems[0]["loc"][:3]]
-    problem = max(same_key, key=lambda p: len(p["loc"]))  # of the forms a key may have, the one that was meant
+    deepest = max(len(p["loc"]) for p in same_key)
+    forms = Counter(p["loc"][:-1] for p in same_key if len(p["loc"]) == deepest)
+    problem = min(  # of the forms a key may have, the one that was meant: it fits best
+        (p for p in same_key if len(p["loc"]) == deepest),
+        key=lambda p: (forms[p["loc"][:-1]], p["type"] != "extra_forbidden"),
+    )
     place = problem["loc"]
     line = _line(node, place)
     if len(place) > 2 and place[0] == "sources" and place[2] in defaults and not _has(node, place[:3]):
@@ -226,7 +302,13 @@ def _complaint(path: Path, error: ValidationError, node: yaml.Node, defaults: di
 def _model_at(place: tuple[int | str, ...]) -> type[Settings]:
     """The settings in which the last key of a location was looked for."""
     model: type[Settings] = Sources
-    inside = {"sources": Source, "slice": SliceRules, "rules": Rules, "licence": Licence}
+    inside: dict[str, type[Settings]] = {
+        "FromColumn": FromColumn,
+        "sources": Source,
+        "slice": SliceRules,
+        "rules": Rules,
+        "licence": Licence,
+    }
     for step in place[:-1]:
         model = inside.get(str(step), FromPath if step == "FromPath" else model)
     return model

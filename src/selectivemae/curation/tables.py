@@ -38,6 +38,7 @@ TILES = pa.schema(  # what reading gives; ``offset`` and ``size`` are places in 
         ("height", pa.uint32()),
         ("scene_w", pa.uint32()),
         ("scene_h", pa.uint32()),
+        ("resize", pa.float32()),  # windows and scene count in pixels after this scaling
         ("category", _WORD),
         ("gsd_m", pa.float32()),
         ("crs", _WORD),

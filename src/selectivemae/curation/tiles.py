@@ -6,13 +6,13 @@ from selectivemae.curation.slice import Window
 from selectivemae.data.stores.shards import id_text
 
 
-def tile_id(source: str, container: str, member: str, window: Window) -> bytes:
-    """16 bytes that name a tile: BLAKE2b of source, container, member and window.
+def tile_id(source: str, container: str, member: str, window: Window, resize: float = 1.0) -> bytes:
+    """16 bytes that name a tile: BLAKE2b of source, container, member, window, and how far the scene was scaled.
 
     Two tiles differ in one of these, so ids differ; the order of files and the run do not matter.
     """
     x, y, w, h = window
-    text = f"v1\0{source}\0{container}\0{member}\0{x},{y},{w},{h},1"
+    text = f"v1\0{source}\0{container}\0{member}\0{x},{y},{w},{h},{resize:.6g}"
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 

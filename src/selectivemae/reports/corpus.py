@@ -1,7 +1,8 @@
 """The page of a corpus: one self-contained HTML file, and the same in words. Reads what lies in the folder alone.
 
 CORPUS/
-  report.html            funnel, reasons, copies between sources, histograms, licences, some images; nothing fetched
+  report.html            funnel, reasons, copies between sources, evaluation sets, histograms, licences, some images
+  review.html            the pairs in doubt (reports.review)
 """
 
 import base64
@@ -19,6 +20,7 @@ from PIL import Image
 
 from selectivemae.core.errors import DataError
 from selectivemae.core.files import atomic_write
+from selectivemae.reports.review import doubtful_pairs, write_review
 
 FIGURES = ("width", "mean", "std", "entropy", "noise", "nodata", "cloud", "quality")
 MOST_LISTED = 20
@@ -34,6 +36,7 @@ class CorpusRecords:
     about: dict[str, Any]
     kept: pa.Table
     dropped: list[dict[str, Any]]
+    in_review: int
 
 
 def is_corpus(path: Path) -> bool:
@@ -51,7 +54,7 @@ def read_corpus_records(folder: Path) -> CorpusRecords:
         lost = _read(generations, "dropped", ["source", "member", "reason", "kept_id", "d64", "d256", "ncc"])
     except (OSError, json.JSONDecodeError, KeyError, pa.ArrowException) as e:
         raise DataError(f"{folder} is no whole corpus: {e}; check it with curate verify") from e
-    return CorpusRecords(folder, about, kept, lost.to_pylist())
+    return CorpusRecords(folder, about, kept, lost.to_pylist(), len(doubtful_pairs(folder)))
 
 
 def _read(generations: list[Path], table: str, columns: list[str]) -> pa.Table:
@@ -61,9 +64,13 @@ def _read(generations: list[Path], table: str, columns: list[str]) -> pa.Table:
 
 
 def write_corpus_report(folder: Path) -> Path:
-    """Write ``report.html`` into a corpus; gives its path. The page depends on the folder's content alone."""
+    """Write ``report.html`` into a corpus, and ``review.html`` where pairs are in doubt; gives the former's path.
+
+    The pages depend on the folder's content alone.
+    """
     path = folder / "report.html"
     atomic_write(path, render_corpus(read_corpus_records(folder)))
+    write_review(folder)
     return path
 
 
@@ -79,6 +86,8 @@ def render_corpus(corpus: CorpusRecords) -> str:
         funnel=funnel(corpus),
         reasons=sorted(Counter(row["reason"] for row in corpus.dropped).items(), key=lambda item: (-item[1], item[0])),
         copies=copies_between_sources(corpus),
+        evaluation=evaluation(corpus),
+        in_review=corpus.in_review,
         doubtful=doubtful(corpus),
         categories=sorted(Counter(c for c in corpus.kept.column("category").to_pylist() if c).items()),
         histograms=_data_uri(histograms(corpus.kept), "png") if corpus.kept.num_rows else "",
@@ -126,6 +135,17 @@ def funnel(corpus: CorpusRecords) -> list[dict[str, Any]]:
             row["dropped"].update(found["dropped"])
             row["licence"] = entry["licences"][name]["id"]
     return sorted(out.values(), key=lambda row: row["name"])
+
+
+def evaluation(corpus: CorpusRecords) -> list[tuple[str, int, int]]:
+    """For each evaluation set: name, images, and how many of them had a twin or their ground among the sources."""
+    found = [
+        item for entry in corpus.about["generations"] for item in entry["sources"].items() if item[1]["role"] == "eval"
+    ]
+    twins: Counter[str] = Counter()
+    for name, entry in found:
+        twins[name] += entry.get("twins", 0)
+    return [(name.removeprefix("eval_"), entry["files"], twins[name]) for name, entry in sorted(dict(found).items())]
 
 
 def copies_between_sources(corpus: CorpusRecords) -> list[tuple[str, str, int]]:

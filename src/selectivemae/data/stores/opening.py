@@ -13,6 +13,8 @@ from selectivemae.data.stores import remote
 from selectivemae.data.stores.base import Progress, Store
 from selectivemae.data.stores.folder import FolderStore
 from selectivemae.data.stores.index import cache_folder, replacing
+from selectivemae.data.stores.parquet import MAGIC as PARQUET_MAGIC
+from selectivemae.data.stores.parquet import ParquetStore
 from selectivemae.data.stores.remote import NotThereError, RemoteFile
 from selectivemae.data.stores.shards import MAGIC, ShardStore, index_path
 from selectivemae.data.stores.sources import Files, LocalFile, Parts
@@ -42,9 +44,9 @@ def open_stores(paths: Sequence[str | os.PathLike[str]], progress: Progress | No
     """The images at several paths or URLs as one store, sorted by id.
 
     Each is a folder of images, a zip (whole, split or cut by bytes: name any part), a tar, a WebDataset shard, a
-    corpus, a folder of such archives, a pattern (``*``, ``{000..012}``), or a URL of tars that fsspec opens. Indexes
-    are built once and cached beside the data or in the cache folder (``SELECTIVEMAE_CACHE``); ``progress(name,
-    entries)`` is told how far that is, from several threads.
+    Parquet file with a column ``image``, a corpus, a folder of such archives, a pattern (``*``, ``{000..012}``), or a
+    URL of tars that fsspec opens. Indexes are built once and cached beside the data or in the cache folder
+    (``SELECTIVEMAE_CACHE``); ``progress(name, entries)`` is told how far that is, from several threads.
 
     A store's name is its last path component, with as many folders before it as it takes to tell it from the others.
     StoreError when a path is missing, damaged, holds no image, or is given twice.
@@ -79,8 +81,10 @@ def _open(origin: str, name: str, files: Files, progress: Progress | None) -> St
     if suffix == ".zip":
         return ZipStore(Parts([RemoteFile.at(origin)]) if is_url else open_parts(origin, files), name, files, progress)
     source = RemoteFile.at(origin) if is_url else LocalFile.at(origin, files)
+    if isinstance(source, LocalFile) and source.read(0, min(source.size, 4)) == PARQUET_MAGIC:
+        return ParquetStore(source, name, files, progress)
     if suffix != ".tar" and not source.read(0, min(source.size, 512))[257:262] == b"ustar":
-        raise StoreError(f"{_shown(origin)}: is no archive that can be read; give a folder of images, a zip or a tar")
+        raise StoreError(f"{_shown(origin)}: is no archive that can be read; give a folder, zip, tar or Parquet file")
     index = _side_index(origin, files)
     return ShardStore(source, index, name) if index is not None else TarStore(source, name, files, progress)
 
@@ -99,7 +103,7 @@ def _open_folder(origin: str, name: str, files: Files, progress: Progress | None
     if len(store):
         return store
     inside = {archive_path(member) for member, reason in store.skipped if reason == "not_an_image"}
-    archives = sorted(member for member in inside if member.lower().endswith((".tar", ".zip")))
+    archives = sorted(member for member in inside if member.lower().endswith((".tar", ".zip", ".parquet")))
     if not archives:
         return store
     return _open_all({f"{name}/{member}": os.path.join(origin, member) for member in archives}, files, progress)

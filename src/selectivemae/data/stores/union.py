@@ -31,18 +31,19 @@ class UnionStore:
         return self.starts[-1]
 
     def __getitem__(self, index: int) -> bytes:
-        store, inside = self._locate(index)
+        store, inside = self.locate(index)
         return store[inside]
 
     def id(self, index: int) -> str:
-        store, inside = self._locate(index)
+        store, inside = self.locate(index)
         return store.id(inside)
 
     @property
     def skipped(self) -> Skipped:
         return [item for store in self.stores for item in store.skipped]
 
-    def _locate(self, index: int) -> tuple[Store, int]:
+    def locate(self, index: int) -> tuple[Store, int]:
+        """The store that holds sample ``index``, and its number there; IndexError outside."""
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         part = bisect_right(self.starts, index) - 1

@@ -34,7 +34,7 @@ class Spool:
         chunk = self.chunk[which]
         order = np.argsort(chunk, kind="stable")
         bounds = np.flatnonzero(np.append(True, np.diff(chunk[order]) != 0)) if len(order) else []
-        for begin, end in zip(bounds, [*bounds[1:], len(order)], strict=True):
+        for begin, end in zip(bounds, [*bounds[1:], *([len(order)] if len(order) else [])], strict=True):
             mine = order[begin:end]
             array = np.load(self.folder / f"{self.names[chunk[mine[0]]]}.{suffix}.npy", mmap_mode="r")
             if out is None:

@@ -84,7 +84,7 @@ def main() -> None:
         "Curation of generated images, end to end",
         "benchmarks/curate_growth.py",
         markdown(["images", "kept", "seconds", "CPU seconds", "CPU ms an image", "GiB main", "GiB worker"], rows),
-        f"{growth} At the last rate 13 million images take {hours:.0f} CPU hours, so {hours / 64:.1f} hours on 64 cores "
+        f"{growth} At the last rate 13 million images take {hours:.0f} CPU hours: {hours / 64:.1f} hours on 64 cores "
         "(extrapolated; the search for copies grows faster than linearly, see curate_search.md).",
     )
 

@@ -43,45 +43,39 @@ def accounted(source: Path, kept: Rows, dropped: Rows) -> list[object]:
     seen = {store.id(i).removeprefix(prefix) for i in range(len(store))} | {member for member, _ in store.skipped}
     here, gone = {r["member"] for r in kept}, {r["member"] for r in dropped}
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(Counter(r["reason"] for r in dropped).items()))
-    return [source.name, len(seen), len(here), len(gone - here), len(seen - here - gone), len(here | gone - seen), why]
-
-
-def recall(folder: Path, pairs: Rows, ids: dict[str, bytes]) -> list[list[object]]:
-    """Kind, copies, joined with their base; and joins between different bases."""
-    kinds: dict[str, list[bool]] = {}
-    base: dict[str, str] = {}
-    for row in csv.DictReader((folder / "pairs.csv").open()):
-        base[row["variant"]] = row["base"]
-        kinds.setdefault(row["kind"], []).append(_joined(ids, pairs, row["base"], row["variant"]))
-    name = {identity: member for member, identity in ids.items()}
-    wrong = sum(
-        base.get(name[p["left"]], name[p["left"]]) != base.get(name[p["right"]], name[p["right"]])
-        for p in pairs
-        if p["confirmed"]
-    )
-    table = [[kind, len(found), sum(found), f"{sum(found) / len(found):.2f}"] for kind, found in kinds.items()]
-    return [*table, ["different bases joined", "", wrong, ""]]
-
-
-def _joined(ids: dict[str, bytes], pairs: Rows, a: str, b: str) -> bool:
-    wanted = {ids.get(a), ids.get(b)}
-    return any({p["left"], p["right"]} == wanted and p["confirmed"] for p in pairs)
+    return [
+        source.name,
+        len(seen),
+        len(here),
+        len(gone - here),
+        len(seen - here - gone),
+        len((here | gone) - seen),
+        why,
+    ]
 
 
 def dedup(folder: Path, out: Path, workers: int) -> list[list[object]]:
-    """Recall for each kind. Exact copies are no candidate pairs: they are joined where they fall for their pixels."""
+    """Kind, copies, confirmed as a pair with the base, in one group with it; and groups of different bases."""
     kept, dropped = curated([folder], out, workers)
     ids = {row["member"]: row["id"] for row in [*kept, *dropped]}
-    pairs = tables(out, "pairs")
-    exact = [
-        {"left": row["id"], "right": row["kept_id"], "confirmed": True}
-        for row in dropped
-        if row["reason"] == "exact_dup"
+    leader = {row["id"]: row["kept_id"] for row in dropped if row["reason"] == "exact_dup"}
+    direct = {frozenset((p["left"], p["right"])) for p in tables(out, "pairs") if p["confirmed"]}
+    group = {identity: leader.get(identity, identity) for identity in ids.values()}
+    for pair in direct:
+        old, new = (group[identity] for identity in sorted(pair))
+        group = {identity: new if place == old else place for identity, place in group.items()}
+    kinds: dict[str, list[tuple[bool, bool]]] = {}
+    for row in csv.DictReader((folder / "pairs.csv").open()):
+        ends = [ids[row["base"]], ids[row["variant"]]]
+        heads = frozenset(leader.get(end, end) for end in ends)
+        found = len(heads) == 1 or heads in direct
+        kinds.setdefault(row["kind"], []).append((found, group[ends[0]] == group[ends[1]]))
+    out_rows: list[list[object]] = [
+        [kind, len(found), *(f"{sum(column) / len(found):.3f}" for column in zip(*found, strict=True))]
+        for kind, found in kinds.items()
     ]
-    leader = {row["left"]: row["right"] for row in exact}
-    pairs = [p for p in pairs if p["confirmed"]]
-    pairs += [p | {s: e} for e, l in leader.items() for p in pairs for s in ("left", "right") if p[s] == l]
-    return recall(folder, pairs + exact, ids)
+    bases = [group[identity] for member, identity in ids.items() if member.startswith("bases/")]
+    return [*out_rows, ["groups of different bases", "", "", len(bases) - len(set(bases))]]
 
 
 def odd(folder: Path, kept: Rows, dropped: Rows) -> list[list[object]]:
@@ -124,8 +118,8 @@ def main() -> None:
         "Curating real imagery",
         "benchmarks/curate_real.py",
         markdown(["source", "seen", "kept", "dropped", "lost", "unknown", "reasons"], counts),
-        "Recall of known copies (dedup_cases), by a confirmed pair with the base:",
-        markdown(["kind", "copies", "joined", "recall"], copies),
+        "Recall of known copies (dedup_cases), by a confirmed pair with the base, and by the group of confirmed pairs:",
+        markdown(["kind", "copies", "with the base", "in its group"], copies),
         "Odd inputs judged otherwise than their manifest says:",
         markdown(["file", "expected", "found", "firm"], judged),
         "Joins inside aid:",

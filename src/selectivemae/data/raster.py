@@ -17,7 +17,7 @@ from selectivemae.core.errors import DecodeError
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-GDAL_CACHE = 256 << 20  # bytes: rasterio hands the number on as it is
+GDAL_CACHE = 128 << 20  # bytes: rasterio hands the number on as it is
 DRIVERS = {"tiff": "GTiff", "jpeg2000": "JP2OpenJPEG", "png": "PNG"}
 _LATTICE = 1 << 20
 

@@ -27,7 +27,7 @@ from selectivemae.scenes.windows import Area, panels
 
 NOTHING = 255  # of class maps and probabilities
 _STEPS = 254  # of a probability
-_SUMS_BYTES = 250_000_000  # of a row of windows; wider scenes are worked on in columns
+_SUMS_BYTES = 120_000_000  # of a row of windows; wider scenes are worked on in columns
 _DONE = "done.json"
 
 Pixels = Callable[[Rows], NDArray[Any]]

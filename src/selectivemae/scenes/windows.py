@@ -48,10 +48,13 @@ def reflected(start: int, count: int, length: int) -> Int64:
 
 
 def panels(area: Area, limit: int, block: int) -> list[Area]:
-    """An area cut into columns of at most ``limit`` pixels (at least ``block``), at multiples of ``block``."""
-    width = max(block, limit // block * block)
-    end = area.x + area.width
-    cuts = range(area.x // block * block + width, end, width)
+    """An area cut into columns of about one width, at most ``limit`` pixels (at least ``block``), at multiples of
+    ``block``."""
+    first, end = area.x // block * block, area.x + area.width
+    widest = max(1, limit // block)  # in blocks
+    blocks = -(-(end - first) // block)
+    width = -(-blocks // -(-blocks // widest)) * block
+    cuts = range(first + width, end, width)
     return [Area(x, area.y, stop - x, area.height) for x, stop in zip([area.x, *cuts], [*cuts, end], strict=True)]
 
 

@@ -1,23 +1,11 @@
 """``selectivemae finetune oriented``: weights -> detector for oriented boxes."""
 
-from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from selectivemae.cli.common import (
-    ConfigFile,
-    Json,
-    Overwrite,
-    Quiet,
-    Recipe,
-    Resume,
-    Verbose,
-    print_json,
-    set_up_logging,
-    settings_from,
-)
+from selectivemae.cli.common import ConfigFile, Json, Overwrite, Quiet, Recipe, Resume, Verbose
+from selectivemae.cli.finetuning import finetune
 from selectivemae.tasks.oriented.config import OrientedConfig
 
 
@@ -36,15 +24,15 @@ def oriented(
 
     Example: selectivemae finetune oriented --weights runs/first --data DIOR/ --out runs/r --recipe oriented-dior-r
     """
-    set_up_logging(quiet or json, verbose)
-    given = settings.given() if settings else {}
-    from selectivemae.engine.folder import saved_settings
-    from selectivemae.tasks.oriented.run import finetune_oriented
-
-    saved = saved_settings(Path(given["out"])) if resume and "out" in given else {}
-    settled = settings_from(OrientedConfig, "finetune", settings, recipe, config, saved)
-    result = finetune_oriented(settled, resume=resume, overwrite=overwrite, quiet=quiet or json)
-    if json:
-        print_json(asdict(result))
-    else:
-        print(result.as_text())
+    finetune(
+        "oriented",
+        OrientedConfig,
+        settings,
+        recipe,
+        config,
+        resume=resume,
+        overwrite=overwrite,
+        json=json,
+        quiet=quiet,
+        verbose=verbose,
+    )

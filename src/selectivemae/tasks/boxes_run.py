@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from selectivemae.core.progress import duration
 from selectivemae.core.statistics import mean_deviation
 from selectivemae.data.batch import Stream
 from selectivemae.data.loader import EverySample, auto_workers
+from selectivemae.distributed.group import Group
 from selectivemae.engine.optim import Budget, StepSchedule
 from selectivemae.engine.precision import choose_device, resolve_precision
+from selectivemae.engine.state import RunState
 from selectivemae.tasks.boxes_config import BoxConfig
 from selectivemae.tasks.boxes_data import BoxStore, BoxStream, CanvasPixels
 from selectivemae.tasks.boxes_evaluate import Found, detect, write_evaluation
@@ -25,7 +28,7 @@ from selectivemae.tasks.boxes_model import KINDS, DetectObjective, Task, build_d
 from selectivemae.tasks.boxes_tiles import tiled
 from selectivemae.tasks.common import EVALUATION_FOLDER, add_drop_path, decay_line
 from selectivemae.tasks.photometric import Photometric
-from selectivemae.tasks.training import each_seed, train, write_summary
+from selectivemae.tasks.training import each_seed, from_main, train, write_summary
 
 log = logging.getLogger("selectivemae")
 
@@ -74,27 +77,33 @@ def finetune_boxes(
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
+    group: Group | None = None,
     command: str = "",
 ) -> DetectResult:
     """Fine-tune a detector as ``config`` says.
 
-    ``resume`` continues the folder's run exactly (or begins it, when there is none yet). Raises UserError subclasses
-    for everything that a user can mend; Interrupted after a signal, with the state saved.
+    ``resume`` continues the folder's run exactly (or begins it, when there is none yet). Every process of ``group``
+    makes this call. Raises UserError subclasses for everything that a user can mend; Interrupted after a signal, with
+    the state saved.
     """
-    device = choose_device(config.device)
-    runs, metric = [], ""
-    for single in each_seed(config, resume, overwrite, command):
-        work = BoxTask(task, single, device)
+    group = group or Group.single(choose_device(config.device))
+    runs = []
+    for single in each_seed(config, group, resume, overwrite, command):
+        work = BoxTask(task, single, group.device)
         replace = overwrite and config.seeds == 1
-        done = train(single, work, device, resume=resume, overwrite=replace, quiet=quiet, command=command)
-        figures, state = work.write(single.out), done.state
-        metric = figures.main[0]
-        counts = (figures.images, figures.unreadable, state.step, state.epochs, state.elapsed)
-        runs.append(SeedResult(single.seed, figures.mean, *counts))
+        done = train(single, work, group, resume=resume, overwrite=replace, quiet=quiet, command=command)
+        runs.append(from_main(group, SeedResult, partial(_seed_result, work, done.state)))
     assert config.out is not None
+    metric = next(iter(runs[0].figures))
     result = DetectResult(config.out, runs, metric, *mean_deviation([run.figures[metric] for run in runs]))
-    write_summary(config, asdict(result))
+    write_summary(config, group, asdict(result))
     return result
+
+
+def _seed_result(work: "BoxTask", state: RunState) -> SeedResult:
+    found = work.write(work.config.out)
+    counts = (found.images, found.unreadable, state.step, state.epochs, state.elapsed)
+    return SeedResult(work.config.seed, found.mean, *counts)
 
 
 class BoxTask:

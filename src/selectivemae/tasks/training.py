@@ -15,29 +15,25 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import torch
 from torch import nn
 
 from selectivemae.core.config import write_settled
 from selectivemae.core.errors import ConfigError
-from selectivemae.core.files import atomic_write, locked, prepare_output, remove_temporaries
+from selectivemae.core.files import atomic_write, prepare_output
 from selectivemae.core.progress import ProgressLine
 from selectivemae.core.records import Metrics, Quarantine
 from selectivemae.data.batch import Stream
 from selectivemae.data.loader import Loader, Order
 from selectivemae.data.pixels import Pixels
-from selectivemae.engine.checkpoint import (
-    Checkpoint,
-    newest_checkpoint,
-    restore_hooks,
-    restore_model,
-    restore_optimizer,
-)
-from selectivemae.engine.folder import CONFIG, about, check_same_data, check_same_run, default_micro_batch, log_file
+from selectivemae.distributed.gather import broadcast_data, together
+from selectivemae.distributed.group import Group
+from selectivemae.engine.accord import Post
+from selectivemae.engine.checkpoint import Checkpoint, restore_hooks, restore_model, restore_optimizer
+from selectivemae.engine.folder import CONFIG, about, default_micro_batch, open_run
 from selectivemae.engine.hooks.checkpoint import CheckpointHook
 from selectivemae.engine.hooks.evaluate import EvaluateHook
 from selectivemae.engine.hooks.guard import GuardHook, bad_step_report
@@ -45,15 +41,20 @@ from selectivemae.engine.hooks.progress import ProgressHook
 from selectivemae.engine.hooks.records import RecordHook
 from selectivemae.engine.loop import FitConfig, fit
 from selectivemae.engine.optim import AnySchedule, Budget, adamw
+from selectivemae.engine.parallel import same_weights
 from selectivemae.engine.precision import resolve_precision
 from selectivemae.engine.state import BaseHook, Objective, RunState
 from selectivemae.tasks.common import MODEL
 from selectivemae.tasks.settings import FinetuneSettings
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 log = logging.getLogger("selectivemae")
 
 SUMMARY = "summary.json"
 C = TypeVar("C", bound=FinetuneSettings)
+R = TypeVar("R", bound="DataclassInstance")
 
 
 class FinetuneTask(Protocol):
@@ -118,7 +119,7 @@ class Trained:
     figures: dict[str, Any]
 
 
-def each_seed(config: C, resume: bool, overwrite: bool, command: str) -> Iterator[C]:
+def each_seed(config: C, group: Group, resume: bool, overwrite: bool, command: str) -> Iterator[C]:
     """The settings of each run that ``config`` asks for: itself, or one for each of its seeds, in folders of their own.
 
     Raises ConfigError without weights or output folder; OutputError for a folder that is in use.
@@ -130,25 +131,34 @@ def each_seed(config: C, resume: bool, overwrite: bool, command: str) -> Iterato
     if config.seeds == 1:
         yield config
         return
-    prepare_output(config.out, resume=resume, overwrite=overwrite, marker=CONFIG)
-    write_settled(config.out / CONFIG, config.settled(), about(command))
+    with together(group):
+        if group.is_main:
+            prepare_output(config.out, resume=resume, overwrite=overwrite, marker=CONFIG)
+            write_settled(config.out / CONFIG, config.settled(), about(command))
     for seed in range(config.seed, config.seed + config.seeds):
         folder = config.out / f"seed-{seed}"
         log.info("seed %d of %d: %s", seed - config.seed + 1, config.seeds, folder)
         yield config.model_copy(update={"seed": seed, "seeds": 1, "out": folder})
 
 
-def write_summary(config: FinetuneSettings, summary: dict[str, Any]) -> None:
+def from_main(group: Group, kind: type[R], make: Callable[[], R]) -> R:
+    """What process 0 makes, a dataclass of plain data, on all processes of ``group``."""
+    with together(group):
+        made = asdict(make()) if group.is_main else None
+    return kind(**broadcast_data(group, made))
+
+
+def write_summary(config: FinetuneSettings, group: Group, summary: dict[str, Any]) -> None:
     """Write what several seeds came to, beside their folders; nothing for a single run."""
     assert config.out is not None
-    if config.seeds > 1:
+    if config.seeds > 1 and group.is_main:
         atomic_write(config.out / SUMMARY, json.dumps(summary, indent=1, default=str))
 
 
 def train(
     config: FinetuneSettings,
     task: FinetuneTask,
-    device: torch.device,
+    group: Group,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -157,25 +167,25 @@ def train(
 ) -> Trained:
     """Train a task's model as ``config`` says, evaluate it, and leave a run folder behind.
 
-    ``resume`` continues the folder's run exactly (or begins it, when there is none yet). Raises UserError subclasses
-    for everything that a user can mend; Interrupted after a signal, with the state saved.
+    ``resume`` continues the folder's run exactly (or begins it, when there is none yet). Every process of ``group``
+    makes this call; process 0 alone writes and evaluates, and all get its figures. Raises UserError subclasses for
+    everything that a user can mend; Interrupted after a signal, with the state saved.
     """
     out = config.out
     assert out is not None
-    prepare_output(out, resume=resume, overwrite=overwrite, marker=CONFIG)
-    with ExitStack() as stack:
-        stack.enter_context(locked(out))
-        remove_temporaries(out)
-        if resume:
-            check_same_run(out, config.settled(), task.identity)
-        checkpoint, problems = newest_checkpoint(out / "checkpoints") if resume else (None, [])
-        if checkpoint:
-            check_same_data(checkpoint.state, task.pixels.store, checkpoint.folder)
-        write_settled(out / CONFIG, config.settled(), about(command))
-        stack.enter_context(log_file(out / "log.txt"))
-        for problem in problems:
-            log.warning("%s; going on from the one before", problem)
-        return _Run(config, task, out, device, checkpoint).train(stack, quiet)
+    group.share(config.batch_size, "--batch-size")
+    folder = open_run(
+        out,
+        config.settled(),
+        task.identity,
+        task.pixels.store,
+        group,
+        resume=resume,
+        overwrite=overwrite,
+        command=command,
+    )
+    with folder as checkpoint, ExitStack() as stack:
+        return _Run(config, task, out, group, checkpoint).train(stack, quiet)
 
 
 class _Run:
@@ -186,18 +196,21 @@ class _Run:
         config: FinetuneSettings,
         task: FinetuneTask,
         out: Path,
-        device: torch.device,
+        group: Group,
         checkpoint: Checkpoint | None,
     ) -> None:
-        self.config, self.task, self.out, self.device, self.checkpoint = config, task, out, device, checkpoint
+        self.config, self.task, self.out, self.group, self.checkpoint = config, task, out, group, checkpoint
+        self.device = group.device
         self.model: nn.Module = task.objective.model
         self.state = restore_model(checkpoint, self.model)
-        self.model.to(device)
+        self.model.to(self.device)
+        if checkpoint is None:
+            same_weights(self.model, group)
         self.optimizer = adamw(task.objective.parameter_groups(), config.betas)
         if checkpoint:
             restore_optimizer(self.optimizer, self.model, checkpoint.optimizer)
-        self.metrics = Metrics(out / "metrics.jsonl", self.state.step if checkpoint else None)
         self.quarantine = Quarantine(out / "quarantine.csv")
+        self.post = Post(group, self._on_bad)
         self.figures: dict[str, Any] | None = None  # of the newest evaluation
 
     def train(self, stack: ExitStack, quiet: bool) -> Trained:
@@ -212,37 +225,54 @@ class _Run:
                 workers=config.workers,
                 device=self.device,
                 order=task.order,
-                on_bad=self._on_bad,
+                on_bad=self.post,
+                rank=self.group.rank,
+                world=self.group.world,
             )
         )
-        stack.callback(self.metrics.close)
-        line = stack.enter_context(ProgressLine("fine-tuning", quiet=quiet))
         fit_config = FitConfig(
             task.budget,
             task.schedule,
             config.batch_size,
-            config.micro_batch or default_micro_batch(config.batch_size, self.device),
+            config.micro_batch or default_micro_batch(config.batch_size // self.group.world, self.device),
             self.device,
             resolve_precision(config.precision, self.device),
             config.clip_grad,
         )
-        hooks = self._hooks(lambda: loader.wait_seconds, line)
-        stream = task.targets(loader)
-        state = fit(task.objective, self.optimizer, stream, fit_config, hooks, self.state, task.order.count)
-        if self.figures is None:  # a finished run, resumed: there was no step to evaluate after
-            self._evaluate()
-        assert self.figures is not None
-        return Trained(state, self.figures)
-
-    def _hooks(self, waited: Callable[[], float], line: ProgressLine) -> list[BaseHook]:
-        config = self.config
         every = config.log_every or (1 if self.device.type == "cpu" else 20)
+        hooks: list[BaseHook] = [GuardHook(lambda step, samples: None, every)]
+        if self.group.is_main:
+            hooks = self._hooks(stack, every, lambda: loader.wait_seconds, quiet)
+        restore_hooks(self.checkpoint, hooks)
+        stream = task.targets(loader)
+        state = fit(
+            task.objective,
+            self.optimizer,
+            stream,
+            fit_config,
+            hooks,
+            self.state,
+            task.order.count,
+            self.group,
+            self.post,
+        )
+        with together(self.group):
+            if self.figures is None and self.group.is_main:  # a finished run, resumed: no step to evaluate after
+                self._evaluate()
+        return Trained(state, broadcast_data(self.group, self.figures or {}))
+
+    def _hooks(self, stack: ExitStack, every: int, waited: Callable[[], float], quiet: bool) -> list[BaseHook]:
+        """What process 0 does beside training."""
+        config = self.config
         store = self.task.pixels.store
-        records = RecordHook(self.metrics, every, lambda state: {"wait_s": round(waited(), 3)})
+        metrics = Metrics(self.out / "metrics.jsonl", self.state.step if self.checkpoint else None)
+        stack.callback(metrics.close)
+        line = stack.enter_context(ProgressLine("fine-tuning", quiet=quiet))
+        records = RecordHook(metrics, every, lambda state: {"wait_s": round(waited(), 3)})
         hooks: list[BaseHook] = [
             records,
-            GuardHook(bad_step_report(self.metrics, store.id, self.state), every),
-            EvaluateHook(self._evaluate, self.metrics, config.eval_every),
+            GuardHook(bad_step_report(metrics, store.id, self.state), every),
+            EvaluateHook(self._evaluate, metrics, config.eval_every),
             ProgressHook(line, records),
         ]
         settled = config.settled()
@@ -264,7 +294,6 @@ class _Run:
                 saved_step=self.state.step if self.checkpoint else None,
             )
         )
-        restore_hooks(self.checkpoint, hooks)
         return hooks
 
     def _evaluate(self) -> dict[str, Any]:

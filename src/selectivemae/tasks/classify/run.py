@@ -3,20 +3,24 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from selectivemae.core.errors import ConfigError, DataError
+from selectivemae.core.progress import duration
 from selectivemae.core.statistics import mean_deviation
 from selectivemae.data.augment import RandomCrop
 from selectivemae.data.batch import Stream
 from selectivemae.data.labels import TEST, TRAIN, listed
 from selectivemae.data.loader import auto_workers
 from selectivemae.data.pixels import Task
+from selectivemae.distributed.group import Group
 from selectivemae.engine.optim import Budget, Schedule
 from selectivemae.engine.precision import choose_device, resolve_precision
+from selectivemae.engine.state import RunState
 from selectivemae.tasks.classify.augment import Finishing
 from selectivemae.tasks.classify.config import ClassifyConfig
 from selectivemae.tasks.classify.data import LabelledStream, open_classes
@@ -26,7 +30,7 @@ from selectivemae.tasks.classify.mixing import Mixing
 from selectivemae.tasks.classify.model import ClassifyObjective, build_classifier, metadata, save_classifier
 from selectivemae.tasks.common import EVALUATION_FOLDER, add_drop_path, decay_line
 from selectivemae.tasks.order import TrainingOrder
-from selectivemae.tasks.training import each_seed, train, write_summary
+from selectivemae.tasks.training import each_seed, from_main, train, write_summary
 
 log = logging.getLogger("selectivemae")
 
@@ -56,32 +60,54 @@ class ClassifyResult:
     aa: float
     aa_deviation: float | None
 
+    def as_text(self) -> str:
+        """For people: every run, and mean and deviation over several."""
+        lines = []
+        for run in self.runs:
+            bad = f"; {run.unreadable} images could not be read and count as wrong" if run.unreadable else ""
+            lines.append(
+                f"seed {run.seed}: OA {run.oa:.2f} %, AA {run.aa:.2f} % on {run.images} test images after "
+                f"{run.epochs:.0f} epochs ({run.steps} steps, {duration(run.seconds)}){bad}"
+            )
+        if self.oa_deviation is not None and self.aa_deviation is not None:
+            shown = f"OA {self.oa:.2f} ± {self.oa_deviation:.2f} %, AA {self.aa:.2f} ± {self.aa_deviation:.2f} %"
+            lines.append(f"{len(self.runs)} seeds: {shown}")
+        return "\n".join([*lines, f"{self.out}: model and evaluation"])
+
 
 def finetune_classify(
-    config: ClassifyConfig, *, resume: bool = False, overwrite: bool = False, quiet: bool = False, command: str = ""
+    config: ClassifyConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    group: Group | None = None,
+    command: str = "",
 ) -> ClassifyResult:
     """Fine-tune an encoder for scene classification as ``config`` says; the command ``finetune classify`` is this call.
 
-    ``resume`` continues the folder's run exactly (or begins it, when there is none yet). Raises UserError subclasses
-    for everything that a user can mend; Interrupted after a signal, with the state saved.
+    ``resume`` continues the folder's run exactly (or begins it, when there is none yet). Every process of ``group``
+    makes this call. Raises UserError subclasses for everything that a user can mend; Interrupted after a signal, with
+    the state saved.
     """
-    device = choose_device(config.device)
+    group = group or Group.single(choose_device(config.device))
     runs = []
-    for single in each_seed(config, resume, overwrite, command):
-        task = ClassifyTask(single, device)
+    for single in each_seed(config, group, resume, overwrite, command):
+        task = ClassifyTask(single, group.device)
         replace = overwrite and config.seeds == 1
-        done = train(single, task, device, resume=resume, overwrite=replace, quiet=quiet, command=command)
-        found, state = task.write(single.out), done.state
-        runs.append(
-            SeedResult(
-                single.seed, found.oa, found.aa, found.images, found.unreadable, state.step, state.epochs, state.elapsed
-            )
-        )
+        done = train(single, task, group, resume=resume, overwrite=replace, quiet=quiet, command=command)
+        runs.append(from_main(group, SeedResult, partial(_seed_result, task, done.state)))
     assert config.out is not None
     oa, aa = mean_deviation([run.oa for run in runs]), mean_deviation([run.aa for run in runs])
     result = ClassifyResult(config.out, runs, *oa, *aa)
-    write_summary(config, asdict(result))
+    write_summary(config, group, asdict(result))
     return result
+
+
+def _seed_result(task: "ClassifyTask", state: RunState) -> SeedResult:
+    found = task.write(task.config.out)
+    counts = (found.images, found.unreadable, state.step, state.epochs, state.elapsed)
+    return SeedResult(task.config.seed, found.oa, found.aa, *counts)
 
 
 class ClassifyTask:

@@ -8,6 +8,7 @@ import io
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from selectivemae.core.progress import duration
 from selectivemae.core.statistics import mean_deviation
 from selectivemae.data.batch import Stream
 from selectivemae.data.labels import inner_paths, listed
+from selectivemae.distributed.group import Group
 from selectivemae.engine.optim import Budget, Schedule
 from selectivemae.engine.precision import choose_device, resolve_precision
+from selectivemae.engine.state import RunState
 from selectivemae.tasks.common import EVALUATION_FOLDER, add_drop_path
 from selectivemae.tasks.order import TrainingOrder
 from selectivemae.tasks.photometric import Photometric
@@ -31,7 +34,7 @@ from selectivemae.tasks.segment.evaluate import Judged, Predictor, figures_of, j
 from selectivemae.tasks.segment.layout import PARTS
 from selectivemae.tasks.segment.metrics import Figures
 from selectivemae.tasks.segment.model import SegmentObjective, Shape, build_segmenter, metadata, save_segmenter
-from selectivemae.tasks.training import each_seed, train, write_summary
+from selectivemae.tasks.training import each_seed, from_main, train, write_summary
 
 log = logging.getLogger("selectivemae")
 
@@ -81,38 +84,38 @@ class SegmentResult:
 
 
 def finetune_segment(
-    config: SegmentConfig, *, resume: bool = False, overwrite: bool = False, quiet: bool = False, command: str = ""
+    config: SegmentConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    group: Group | None = None,
+    command: str = "",
 ) -> SegmentResult:
     """Fine-tune an encoder for segmentation as ``config`` says; the command ``finetune segment`` is this call.
 
-    ``resume`` continues the folder's run exactly (or begins it, when there is none yet). Raises UserError subclasses
-    for everything that a user can mend; Interrupted after a signal, with the state saved.
+    ``resume`` continues the folder's run exactly (or begins it, when there is none yet). Every process of ``group``
+    makes this call. Raises UserError subclasses for everything that a user can mend; Interrupted after a signal, with
+    the state saved.
     """
-    device = choose_device(config.device)
+    group = group or Group.single(choose_device(config.device))
     runs = []
-    for single in each_seed(config, resume, overwrite, command):
-        task = SegmentTask(single, device)
+    for single in each_seed(config, group, resume, overwrite, command):
+        task = SegmentTask(single, group.device)
         replace = overwrite and config.seeds == 1
-        done = train(single, task, device, resume=resume, overwrite=replace, quiet=quiet, command=command)
-        found, state = task.write(single.out), done.state
-        runs.append(
-            SeedResult(
-                single.seed,
-                found.miou,
-                found.mf1,
-                found.aacc,
-                found.images,
-                found.unreadable,
-                state.step,
-                state.epochs,
-                state.elapsed,
-            )
-        )
+        done = train(single, task, group, resume=resume, overwrite=replace, quiet=quiet, command=command)
+        runs.append(from_main(group, SeedResult, partial(_seed_result, task, done.state)))
     assert config.out is not None
     miou, mf1 = mean_deviation([run.miou for run in runs]), mean_deviation([run.mf1 for run in runs])
     result = SegmentResult(config.out, runs, *miou, *mf1)
-    write_summary(config, asdict(result))
+    write_summary(config, group, asdict(result))
     return result
+
+
+def _seed_result(task: "SegmentTask", state: RunState) -> SeedResult:
+    found = task.write(task.config.out)
+    counts = (found.images, found.unreadable, state.step, state.epochs, state.elapsed)
+    return SeedResult(task.config.seed, found.miou, found.mf1, found.aacc, *counts)
 
 
 class SegmentTask:

@@ -16,9 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from _table import markdown, write
 from selectivemae.cli.common import set_up_logging
 from selectivemae.core.statistics import mean_deviation
+from selectivemae.ops import rotated
+from selectivemae.tasks.boxes_common import Labelled
 from selectivemae.tasks.boxes_figures import DEFINITIONS
 from selectivemae.tasks.boxes_layout import open_boxes
 from selectivemae.tasks.boxes_run import DetectResult, finetune_boxes
@@ -34,7 +38,8 @@ SETS = {
 }
 CONFIGS: dict[str, Any] = {"detect": DetectConfig, "oriented": OrientedConfig}
 BY_HEART = 4  # images
-OBJECTS = (2, 12)  # images with so many objects are taken
+OBJECTS = (1, 12)  # images with so many objects are taken
+SMALLEST = 25  # of which none is smaller than this part of the image's longer side
 
 
 def tune(task: Any, arguments: argparse.Namespace, **settings: Any) -> DetectResult:
@@ -48,6 +53,18 @@ def tune(task: Any, arguments: argparse.Namespace, **settings: Any) -> DetectRes
     return finetune_boxes(task, CONFIGS[task].build(common, settings), overwrite=True, quiet=True)
 
 
+def clear(item: Labelled) -> bool:
+    """Whether an image has some objects, none of them cut by the border or tiny: those have no anchor on a small
+    canvas. What is marked difficult (in these sets: cut) is not asked for."""
+    boxes = torch.from_numpy(item.boxes[~item.difficult])
+    hulls = rotated.hull(boxes) if boxes.shape[1] == 5 else boxes
+    assert item.size is not None
+    height, width = item.size
+    inside = (hulls[:, :2] >= 1).all() and (hulls[:, 2] <= width - 1).all() and (hulls[:, 3] <= height - 1).all()
+    large = (hulls[:, 2:] - hulls[:, :2] >= max(item.size) / SMALLEST).all()
+    return OBJECTS[0] <= len(boxes) <= OBJECTS[1] and bool(inside) and bool(large)
+
+
 def few(data: Path, sides: int, folder: Path) -> Path:
     """A folder with the images and labels of ``data``, of which its lists name a few alone."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +76,7 @@ def few(data: Path, sides: int, folder: Path) -> Path:
             target.symlink_to(child.resolve(), target_is_directory=True)
         else:
             shutil.copy(child, target)
-    items = [item for item in open_boxes(data, "train", sides) if OBJECTS[0] <= len(item.boxes) <= OBJECTS[1]]
+    items = [item for item in open_boxes(data, "train", sides) if clear(item)]
     step = max(1, len(items) // BY_HEART)
     ids = "".join(f"{item.id}\n" for item in items[::step][:BY_HEART])
     for name in ("train.txt", "val.txt"):
@@ -85,6 +102,7 @@ def overfit(arguments: argparse.Namespace, out: Path) -> str:
             layer_decay=1.0,
             drop_path=0.0,
             flips="none",
+            difficult="ignore",
         )
         minutes = (time.monotonic() - began) / 60
         run = result.runs[0]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from selectivemae.core.errors import ConfigError
 from selectivemae.core.files import atomic_write
 from selectivemae.core.progress import ProgressLine
 from selectivemae.scenes.blend import unit_of
@@ -43,7 +44,9 @@ def grid_of(scene: Scene, area: Area, cell: int = 1) -> Grid:
 
 
 def class_layer(classes: Sequence[str], colours: Sequence[Colour]) -> Layer:
-    """The number of a class for each pixel, with colours; 255 is no data."""
+    """The number of a class for each pixel, with colours; 255 is no data. ConfigError for more than 255 classes."""
+    if len(classes) > NOTHING:
+        raise ConfigError(f"maps of {len(classes)} classes cannot be written: a pixel is one byte, 255 means no data")
     tags = {"CLASSES": json.dumps(dict(enumerate(classes)), ensure_ascii=False)}
     return Layer(
         "classes", "uint8", ("class",), NOTHING, "MODE" if len(classes) > 2 else "NEAREST", colours, None, tags

@@ -192,9 +192,9 @@ def test_seeds_and_targets_are_drawn_independently() -> None:
 def test_topk_takes_the_richest() -> None:
     logits = torch.linspace(-2, 2, 20).expand(50, 20)
     assert draw(logits, keys(50), SEEDS, 5, "topk").sort(1).values.tolist() == [[15, 16, 17, 18, 19]] * 50
-    barred = torch.zeros(50, 20)
-    barred[:, 17:] = float("-inf")
-    assert draw(logits, keys(50), SEEDS, 3, "topk", barred).sort(1).values.tolist() == [[14, 15, 16]] * 50
+    taken = torch.zeros(50, 20, dtype=torch.bool)
+    taken[:, 17:] = True
+    assert draw(logits, keys(50), SEEDS, 3, "topk", taken).sort(1).values.tolist() == [[14, 15, 16]] * 50
 
 
 def test_added_patches_are_most_alike_near_and_least_alike_far() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from selectivemae.models.masked import Grid, MaskedAutoencoder, MaskedConfig, vit_block
 from selectivemae.ops.patches import take
 from selectivemae.ops.phases import phase_at
-from selectivemae.ops.selection import draw_visible
+from selectivemae.ops.selection import among, draw_visible
 
 
 class MAE(MaskedAutoencoder):
@@ -39,8 +39,7 @@ class MAE(MaskedAutoencoder):
         """Random visible (B, V) ids; the targets (B, R) are all others."""
         number = self.numbers[self.grid_of(images)]
         visible = draw_visible(noise_key, number)
-        hidden = torch.ones(len(visible), number.patches, dtype=torch.bool, device=visible.device)
-        hidden.scatter_(1, visible, False)
+        hidden = ~among(visible, number.patches)
         # Places of the masked patches in ascending order, with a static shape: a stable sort puts them first.
         order = hidden.int().sort(dim=1, descending=True, stable=True).indices
         return visible, order[:, : number.targets]

@@ -61,35 +61,35 @@ def _top(score: Tensor, k: int) -> Tensor:
     return score.sort(dim=1, descending=True, stable=True).indices[:, :k]
 
 
-def draw(logits: Tensor, key: Tensor, purpose: int, k: int, mode: str, barred: Tensor | None = None) -> Tensor:
-    """Choose k of L patches (B, k) by richness logits (B, L), never one that is ``barred`` (``_bar``).
+def draw(logits: Tensor, key: Tensor, purpose: int, k: int, mode: str, taken: Tensor | None = None) -> Tensor:
+    """Choose k of L patches (B, k) by richness logits (B, L), never one that is ``taken`` (B, L) bool.
 
     ``sample``: without replacement with softmax probabilities; ``topk``: the k highest, equal ones by lot.
     """
     noise = gumbel(key, purpose, logits.shape[1])
     score = logits + noise if mode == "sample" else logits
-    if barred is not None:
-        score = score + barred
+    if taken is not None:
+        score = score.masked_fill(taken, _NEVER)
     if mode == "sample":
         return _top(score, k)
     lot = noise.argsort(dim=1)  # a stable sort of what lies in random order leaves equal ones in that order
     return lot.gather(1, _top(score.gather(1, lot), k))
 
 
-def _bar(like: Tensor, ids: Tensor) -> Tensor:
-    """(B, L) float32 to add to a score: -inf at ids (B, N), 0 elsewhere. No mask of bools: torch.compile (2.13, on a
-    CPU) loses the one that ``scatter`` makes."""
-    return torch.zeros_like(like).scatter_(1, ids, _NEVER)
+def among(ids: Tensor, n: int) -> Tensor:
+    """(B, n) bool: whether each of the numbers 0..n-1 is among ids (B, N).
+
+    By comparison, not by ``scatter_``: torch.compile (2.13, on a CPU) may read what is scattered into before it is.
+    """
+    return (ids.unsqueeze(-1) == torch.arange(n, device=ids.device)).any(dim=1)
 
 
-def _expand(similarity: Tensor, noise: Tensor, barred: Tensor, n: int, phase: Tensor) -> Tensor:
-    """Choose n (B, n) tokens not ``barred`` by the phase's two score rules, ``floor(share * n)`` by the old one."""
+def _expand(similarity: Tensor, noise: Tensor, taken: Tensor, n: int, phase: Tensor) -> Tensor:
+    """Choose n (B, n) tokens not ``taken`` by the phase's two score rules, ``floor(share * n)`` by the old one."""
     a_old, b_old, a_new, b_new, share = phase.unbind()
-    old = (a_old * similarity + b_old * noise) + barred
-    new = (a_new * similarity + b_new * noise) + barred
-    rank = torch.empty_like(old, dtype=torch.int64)
-    ids = old.sort(dim=1, descending=True, stable=True).indices
-    rank.scatter_(1, ids, torch.arange(old.shape[1], device=old.device).expand_as(ids))
+    old = (a_old * similarity + b_old * noise).masked_fill(taken, _NEVER)
+    new = (a_new * similarity + b_new * noise).masked_fill(taken, _NEVER)
+    rank = old.sort(dim=1, descending=True, stable=True).indices.argsort(dim=1)  # an inverse permutation
     by_old = rank < torch.floor(share * n + 1e-4)
     # What the old rule took comes before everything the new rule ranks (scores of both lie within [-1, 1]).
     return _top(torch.where(by_old, 2.0, new), n)
@@ -116,7 +116,7 @@ def select_visible(tokens: Tensor, logits: Tensor, key: Tensor, phase: Tensor, n
         tokens = tokens.float()
         inverse = torch.linalg.vector_norm(tokens, dim=-1).clamp_min(1e-12).reciprocal()
         chosen = draw(logits, key, SEEDS, number.seeds, mode)
-        barred = _bar(logits, chosen)
+        taken = among(chosen, number.patches)
         noise = uniform(key, EXPANSION, number.patches)
         highest = torch.full_like(logits, -1.0)
         fresh, parts = chosen, [chosen]
@@ -127,8 +127,8 @@ def select_visible(tokens: Tensor, logits: Tensor, key: Tensor, phase: Tensor, n
             anchors = take(tokens, fresh) * inverse.gather(1, fresh).unsqueeze(-1)
             to_fresh = torch.bmm(tokens, anchors.transpose(1, 2)).amax(dim=2) * inverse
             highest = torch.maximum(highest, torch.round(to_fresh / TIE) * TIE)
-            fresh = _expand(highest, noise, barred, n, phase)
-            barred = barred.scatter(1, fresh, _NEVER)
+            fresh = _expand(highest, noise, taken, n, phase)
+            taken = taken | among(fresh, number.patches)
             parts.append(fresh)
         return torch.cat(parts, dim=1).sort(dim=1).values
 
@@ -136,7 +136,7 @@ def select_visible(tokens: Tensor, logits: Tensor, key: Tensor, phase: Tensor, n
 @torch.no_grad()
 def draw_targets(logits: Tensor, key: Tensor, visible: Tensor, number: Counts, mode: str) -> Tensor:
     """Target ids (B, R) int64, ascending, drawn by richness ``logits`` (B, L) among the patches not visible."""
-    return draw(logits, key, TARGETS, number.targets, mode, _bar(logits, visible)).sort(dim=1).values
+    return draw(logits, key, TARGETS, number.targets, mode, among(visible, number.patches)).sort(dim=1).values
 
 
 @torch.no_grad()

@@ -19,11 +19,16 @@ def evaluate(
     /,
     *,
     settings: Annotated[EvaluateConfig | None, Parameter(name="*")] = None,
-    task: Annotated[Literal["classify", "detect", "oriented", "segment"] | None, Parameter(help="Task of --predictions")] = None,
-    predictions: Annotated[
-        Path | None, Parameter(help="Instead of a run: CSV of id and label, COCO results, folder of Task1 files or masks")
+    task: Annotated[
+        Literal["classify", "detect", "oriented", "segment"] | None, Parameter(help="Task of --predictions")
     ] = None,
-    ground_truth: Annotated[Path | None, Parameter(help="CSV of id and label, COCO json or VOC XML, labelTxt, masks")] = None,
+    predictions: Annotated[
+        Path | None,
+        Parameter(help="Instead of a run: CSV of id and label, COCO results, folder of Task1 files or masks"),
+    ] = None,
+    ground_truth: Annotated[
+        Path | None, Parameter(help="CSV of id and label, COCO json or VOC XML, labelTxt, masks")
+    ] = None,
     out: Annotated[Path | None, Parameter(help="Folder for tables, pictures and predictions of a run")] = None,
     overwrite: Annotated[bool, Parameter(help="Replace an evaluation in --out", negative=())] = False,
     config: ConfigFile = None,

@@ -326,7 +326,7 @@ def test_patterns_and_ranges(tmp_path: Path) -> None:
 
 def test_what_is_no_container_is_refused(tmp_path: Path) -> None:
     fill(tmp_path, {"picture.jpg": b"\xff\xd8", "set.7z": b"7z"})
-    with pytest.raises(StoreError, match="give a folder of images, a zip or a tar"):
+    with pytest.raises(StoreError, match="give a folder, zip, tar or Parquet file"):
         open_store(tmp_path / "picture.jpg")
     with pytest.raises(StoreError, match="7z x"):
         open_store(tmp_path / "set.7z")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from selectivemae.core.config import read_yaml, write_settled
 from selectivemae.core.errors import ConfigError, OutputError, UserError
-from selectivemae.core.files import atomic_write, locked, prepare_output, writing
+from selectivemae.core.files import atomic_write, locked, prepare_output, remove_temporaries, writing
 from selectivemae.core.progress import ProgressLine
 from selectivemae.core.version import __version__
 from selectivemae.curation import pack, tables
@@ -72,6 +72,8 @@ def curate(config: CurateConfig, *, resume: bool = False, overwrite: bool = Fals
     task = _task(config)
     prepare_output(out, resume=resume, overwrite=overwrite, marker=CONFIG)
     with locked(out), writing(out):
+        for folder in (out, *out.glob("g*"), *out.glob("g*/shards/*")):
+            remove_temporaries(folder)
         if (out / "corpus.json").exists():
             raise OutputError(f"{out} is a finished corpus: extend it with curate add, or replace it with --overwrite")
         _same_content(out, config)

@@ -24,10 +24,11 @@ def cluster() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     here = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
-    node = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    node = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_log_monitor": False}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", here)
-        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # Ray would leave a token in the home folder
+        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, "no_monitor": True})
         try:
             cluster.add_node(**node)
             cluster.wait_for_nodes()

@@ -25,7 +25,7 @@ def memory(models: list[str], precision: str) -> None:
         "memory",
         "Peak memory of a training step",
         "benchmarks/model.py --memory",
-        f"224 px, {precision}, on a CPU: the most that a fresh process had in memory, less what it had before the model.",
+        f"224 px, {precision}, on a CPU: the most that a fresh process had in memory, less what it had before.",
         _table.markdown(["model", "batch", "SelectiveMAE GB", "MAE GB", "MAE / SelectiveMAE"], rows),
     )
 
@@ -40,7 +40,8 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="peak memory alone")
     args = parser.parse_args()
     if args.memory:
-        return memory(args.models, args.precision)
+        memory(args.models, args.precision)
+        return
     rows, ratios, peak = [], [], 0.0
     for name in args.models:
         config = BenchModelConfig(

@@ -206,7 +206,8 @@ def _measure(
     optimizer = adamw(objective.parameter_groups(), config.betas)
     fit_config = FitConfig(budget_of(config), schedule, config.batch_size, micro, device, precision, config.clip_grad)
     trainer, state = Trainer(objective, optimizer, fit_config), RunState(progress=1.0)  # images of full size
-    task = Task(store, config.image_size, config.channels, RandomCrop(scale=config.crop_scale, turns=config.turns))
+    augment = RandomCrop(scale=config.crop_scale, turns=config.turns)
+    task = Task(store, config.image_size, config.channels, augment, config.dct_scaling)
     with Loader(task, config.batch_size, config.seed, workers=config.workers, device=device) as loader:
         batches = loader.batches(Position())
         trainer.step(next(batches)[0], state)

@@ -179,7 +179,7 @@ class _Run:
         augment = RandomCrop(scale=config.crop_scale, turns=config.turns)
         loader = stack.enter_context(
             Loader(
-                Task(self.store, config.image_size, config.channels, augment),
+                Task(self.store, config.image_size, config.channels, augment, config.dct_scaling),
                 config.batch_size,
                 config.seed,
                 workers=config.workers,

@@ -1,12 +1,8 @@
 """What a training step costs here: ``bench model``."""
 
 import multiprocessing
-import re
-import resource
-import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +14,7 @@ from selectivemae.engine.measure import (
     interleaved,
     matrix_peak,
     median,
+    most_resident,
     synchronise,
     synthetic_batch,
     timed_steps,
@@ -178,21 +175,9 @@ def _some_steps(config: BenchModelConfig, method: Method, device: torch.device) 
 
 
 def _memory_of_a_process(settings: dict[str, Any], method: Method) -> float:
-    before = _most_resident()
+    before = most_resident()
     _some_steps(BenchModelConfig(**settings), method, torch.device("cpu"))
-    return (_most_resident() - before) / 1e9
-
-
-def _most_resident() -> int:
-    """The most bytes that this program has had in memory.
-
-    Linux hands the figure of getrusage on to a child, through exec too; that in /proc is the program's own.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])  # pyright: ignore[reportOptionalSubscript]
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (most_resident() - before) / 1e9
 
 
 def as_text(cost: ModelCost) -> str:

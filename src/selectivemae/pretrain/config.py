@@ -87,7 +87,7 @@ class PretrainConfig(Settings):
         default="horizontal", description="Random turns: mirrored, or all 8 symmetries of the square"
     )
     dct_scaling: bool = Field(
-        default=False, description="Decode JPEGs at part of their size where the crop allows: faster at 1024 px, inexact"
+        default=False, description="Decode JPEGs at part of their size where crops allow: faster at 1024 px, inexact"
     )
     # machine
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")

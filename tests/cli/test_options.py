@@ -34,7 +34,8 @@ OPTIONS = {
         early-sizes early-share compile
         epochs samples-seen minutes batch-size micro-batch
         lr base-lr lr-scale-by-tokens min-lr warmup-epochs weight-decay betas clip-grad prune-ratio prune-until
-        crop-scale turns dct-scaling device precision workers seed gradient-precision meet-timeout hang-timeout shard recompute
+        crop-scale turns dct-scaling device precision workers seed gradient-precision meet-timeout hang-timeout
+        shard recompute
         log-every checkpoint-minutes checkpoint-steps keep keep-every probe-data probe-every picture-every track
     """,
     "probe": f"{COMMON} data layout image-size pool k seed baselines workers device",

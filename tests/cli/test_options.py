@@ -35,7 +35,7 @@ OPTIONS = {
         epochs samples-seen minutes batch-size micro-batch
         lr base-lr lr-scale-by-tokens min-lr warmup-epochs weight-decay betas clip-grad prune-ratio prune-until
         crop-scale turns dct-scaling device precision workers seed gradient-precision meet-timeout hang-timeout
-        shard recompute
+        shard recompute gpu-decode
         log-every checkpoint-minutes checkpoint-steps keep keep-every probe-data probe-every picture-every track
     """,
     "probe": f"{COMMON} data layout image-size pool k seed baselines workers device",

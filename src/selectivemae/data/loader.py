@@ -21,8 +21,11 @@ from torch import Tensor
 from selectivemae.core.errors import ConfigError, DataError
 from selectivemae.core.order import Int64, epoch_order, sample_key
 from selectivemae.data.batch import Batch, Position
-from selectivemae.data.pixels import Pixels, Reasons
+from selectivemae.data.gpu import OnDevice, nvjpeg
+from selectivemae.data.pixels import Pixels, Reasons, Task
 from selectivemae.data.workers import Inline, Pool
+
+Source = Inline | Pool | OnDevice
 
 _TOO_MANY = 256  # unusable samples in a row that end the run; fewer in a small store, where it is all of them, twice
 
@@ -119,8 +122,9 @@ class Loader:
 
     ``task`` says how samples become pixels (:class:`~selectivemae.data.pixels.Task`, or a fine-tuning's own);
     ``batch_size`` is the global one; ``seed`` gives order and noise keys; ``order`` defaults to all samples, shuffled.
-    With ``workers`` 0 images are decoded in this process; else ``prefetch`` batches are decoded ahead. A sample that
-    cannot be used is black with
+    With ``workers`` 0 images are decoded in this process; else ``prefetch`` batches are decoded ahead; with
+    ``gpu_decode`` JPEGs are decoded on the device (:mod:`selectivemae.data.gpu`), without workers. A sample that cannot
+    be used is black with
     weight 0 and is reported to ``on_bad(id, reason)`` when its batch is handed out. ``wait_seconds`` is the time that
     consumers have waited for batches. Raises ConfigError for settings that do not fit, DataError when the store is
     empty or nothing in it is usable, TrainingError when workers die or hang for ``timeout`` seconds.
@@ -140,6 +144,7 @@ class Loader:
         on_bad: Callable[[str, str], None] | None = None,
         prefetch: int = 2,
         timeout: float = 300.0,
+        gpu_decode: bool = False,
     ) -> None:
         if not len(task.store):
             raise DataError("the data source has no samples; point to a folder or archive with images")
@@ -149,7 +154,10 @@ class Loader:
             raise ConfigError(f"rank {rank} is outside 0..{world - 1}")
         if workers != "auto" if isinstance(workers, str) else workers < 0:
             raise ConfigError(f"workers {workers!r} is neither a number nor auto")
+        if gpu_decode and (not isinstance(task, Task) or task.finish or task.channels != 3):
+            raise ConfigError("decoding on the GPU is for plain crops of 3 channels: leave --gpu-decode out")
         self.task = task
+        self.gpu_decode = gpu_decode
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
         self.workers = auto_workers() if isinstance(workers, str) else workers
         self.device = torch.device(device)
@@ -157,7 +165,7 @@ class Loader:
         self.on_bad = on_bad
         self.prefetch, self.timeout = prefetch, timeout
         self.wait_seconds = 0.0
-        self._source: Inline | Pool | None = None
+        self._source: Source | None = None
         self._unusable_run, self._usable_seen = 0, False
         self._upload = _Upload(self.device)
 
@@ -177,9 +185,7 @@ class Loader:
         """Yield (this process's part of a global batch, position after the batch) for ever; one stream at a time."""
         self.close()
         local = self.batch_size // self.world
-        source = (
-            Pool(self.task, self.workers, local, self.prefetch, self.timeout) if self.workers else Inline(self.task)
-        )
+        source = self._new_source(local)
         self._source = source
         pending: deque[Cut] = deque()
         position, opened = start, -1  # ``opened``: the last epoch whose order the consumer came for
@@ -201,7 +207,15 @@ class Loader:
             if self._source is source:
                 self._source = None
 
-    def _submit(self, source: Inline | Pool, pending: deque[Cut], position: Position) -> Position:
+    def _new_source(self, local: int) -> Source:
+        if self.gpu_decode:
+            assert isinstance(self.task, Task)
+            return OnDevice(self.task, self.device, nvjpeg(self.device), self.prefetch)
+        if self.workers:
+            return Pool(self.task, self.workers, local, self.prefetch, self.timeout)
+        return Inline(self.task)
+
+    def _submit(self, source: Source, pending: deque[Cut], position: Position) -> Position:
         whole = cut(self.order, self.seed, position, self.batch_size)
         mine = slice(self.rank, None, self.world)
         part = Cut(whole.index[mine], whole.key[mine], whole.weight[mine], whole.after)
@@ -209,7 +223,7 @@ class Loader:
         pending.append(part)
         return whole.after
 
-    def _go_ahead(self, source: Inline | Pool, pending: deque[Cut], position: Position, opened: int) -> Position:
+    def _go_ahead(self, source: Source, pending: deque[Cut], position: Position, opened: int) -> Position:
         """Fill the free slots; behind a barrier only with batches that need no epoch after ``opened``."""
         while len(pending) < source.slots:
             if self.order.barrier and (
@@ -258,10 +272,13 @@ class _Upload:
         if self.stream is None:
             return tuple(t.to(self.device) for t in (_own(images), *others))
         with torch.cuda.stream(self.stream):
-            images, *others_there = (t.pin_memory().to(self.device, non_blocking=True) for t in (images, *others))
+            images, *others_there = (self._copied(t) for t in (images, *others))
             there = (_own(images), *others_there)
         current = torch.cuda.current_stream(self.device)
         current.wait_stream(self.stream)
         for tensor in there:
             tensor.record_stream(current)  # its memory is reused only after the step that reads it
         return there
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        return tensor if tensor.is_cuda else tensor.pin_memory().to(self.device, non_blocking=True)

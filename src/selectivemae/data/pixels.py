@@ -73,25 +73,13 @@ class Task:
 
         An unusable sample is black and has its reason in ``reasons`` (n,); the others' is empty.
         """
-        files: list[bytes] = []
-        sizes = np.ones((len(index), 2), np.int64)
-        may_shrink = np.zeros(len(index), bool)
-        for place, number in enumerate(index):
-            data, reasons[place] = b"", b""
-            try:
-                data = self.store[int(number)]
-                width, height, kind = header(data)
-                sizes[place], may_shrink[place] = (width, height), self.dct_scaling and kind == "jpeg"
-                if self.judged:
-                    reasons[place] = (judge_size(width, height) or "").encode()
-            except (DecodeError, StoreError) as error:
-                reasons[place] = getattr(error, "reason", "unreadable").encode()
-            files.append(data)
+        files, sizes, is_jpeg = self.read(index, reasons)
         boxes, turns = self.augment(key, sizes[:, 0], sizes[:, 1])
         buffer = np.empty(3 * int(sizes.prod(axis=1).max()), np.uint8)  # one for all: its pages are taken once
         for place, data in enumerate(files):
             if not reasons[place]:
-                shrink = shrink_factor(boxes[place], self.image_size) if may_shrink[place] else 1
+                may_shrink = self.dct_scaling and is_jpeg[place]
+                shrink = shrink_factor(boxes[place], self.image_size) if may_shrink else 1
                 try:
                     pixels = decode(data, self.channels, buffer=buffer, shrink=shrink)
                     if self.judged:
@@ -105,6 +93,27 @@ class Task:
                         images[place] = self.finish(images[place], int(key[place]))
             if reasons[place]:
                 images[place] = 0
+
+    def read(self, index: Int64, reasons: Reasons) -> tuple[list[bytes], Int64, NDArray[np.bool_]]:
+        """Files, (width, height) (n, 2) from their headers, and which are JPEGs, of the samples ``index`` (n,).
+
+        Those that are unusable so far have their reason in ``reasons`` (n,) and the size (1, 1).
+        """
+        files: list[bytes] = []
+        sizes = np.ones((len(index), 2), np.int64)
+        is_jpeg = np.zeros(len(index), bool)
+        for place, number in enumerate(index):
+            data, reasons[place] = b"", b""
+            try:
+                data = self.store[int(number)]
+                width, height, kind = header(data)
+                sizes[place], is_jpeg[place] = (width, height), kind == "jpeg"
+                if self.judged:
+                    reasons[place] = (judge_size(width, height) or "").encode()
+            except (DecodeError, StoreError) as error:
+                reasons[place] = getattr(error, "reason", "unreadable").encode()
+            files.append(data)
+        return files, sizes, is_jpeg
 
     def explain(self, number: int) -> str:
         """What is wrong with an unusable sample, in words."""

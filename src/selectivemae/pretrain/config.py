@@ -89,6 +89,7 @@ class PretrainConfig(Settings):
     dct_scaling: bool = Field(
         default=False, description="Decode JPEGs at part of their size where crops allow: faster at 1024 px, inexact"
     )
+    gpu_decode: bool = Field(default=False, description="Decode JPEGs on the GPU (torchvision), without workers")
     # machine
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="Of matrix products")

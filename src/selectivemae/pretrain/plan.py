@@ -208,7 +208,9 @@ def _measure(
     trainer, state = Trainer(objective, optimizer, fit_config), RunState(progress=1.0)  # images of full size
     augment = RandomCrop(scale=config.crop_scale, turns=config.turns)
     task = Task(store, config.image_size, config.channels, augment, config.dct_scaling)
-    with Loader(task, config.batch_size, config.seed, workers=config.workers, device=device) as loader:
+    with Loader(
+        task, config.batch_size, config.seed, workers=config.workers, device=device, gpu_decode=config.gpu_decode
+    ) as loader:
         batches = loader.batches(Position())
         trainer.step(next(batches)[0], state)
         synchronise(device)

@@ -21,6 +21,7 @@ from selectivemae.core.progress import ProgressLine
 from selectivemae.core.records import Quarantine
 from selectivemae.data.augment import CentreCrop, RandomCrop
 from selectivemae.data.catalogue import resolve_all
+from selectivemae.data.gpu import nvjpeg
 from selectivemae.data.loader import EverySample, Loader, Order
 from selectivemae.data.pixels import Task, check_usable
 from selectivemae.data.pruning import PrunedOrder
@@ -96,6 +97,8 @@ def pretrain(
         assert out is not None
         group.share(config.batch_size, "--batch-size")
         check_trackers(config.track)
+        if config.gpu_decode:
+            nvjpeg(group.device)
         model = create_model(**model_arguments(config))
         store = open_stores(resolve_all(config.data, config.data_root))
         check_usable(Task(store, config.image_size, config.channels, CentreCrop()))
@@ -186,6 +189,7 @@ class _Run:
                 device=self.device,
                 order=self.order,
                 on_bad=self.post,
+                gpu_decode=config.gpu_decode,
                 rank=self.group.rank,
                 world=self.group.world,
             )

@@ -72,6 +72,11 @@ def ranks(
     return out
 
 
+def notes_of(notes: Path) -> list[str]:
+    """The end of what each process said on stderr."""
+    return [file.read_text(errors="replace")[-2000:] for file in sorted(notes.glob("*.err"))]
+
+
 def train(
     data: Path, out: Path, resume: bool = False, misbehave: dict | None = None, **settings: Any
 ) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from selectivemae.core.errors import ElsewhereError, Interrupted, ProcessError, 
 from selectivemae.distributed.group import Group
 from selectivemae.distributed.watch import Watch
 
+_STAY = 60.0  # seconds that it waits at most for the others at an end that all have come to
 _GRACE = 3.0  # seconds that the host of the meeting place stays longer, so that the others can still read why
 
 
@@ -43,19 +44,31 @@ def joined(group: Group, meet: float = 300.0, hang: float = 1800.0) -> Iterator[
     watch = Watch(PrefixStore(_attempt(group), line), group.rank, group.world, group.beat, hang)
     group.beat.at(0, "beginning")
     watch.start()
+    stay = _STAY
     try:
         yield group
     except UserError as e:
+        if not isinstance(e, Interrupted):
+            stay = _GRACE
         if not isinstance(e, ElsewhereError | Interrupted):
             _note(store, group)
         raise
     except RuntimeError as e:
+        stay = _GRACE
         raise _lost(store, group, e) from e
     finally:
         watch.stop()  # first: it shall not mistake the end for a loss
         dist.destroy_process_group()
-        if group.is_main and not group.hosted and store.check(["failed"]):
-            time.sleep(_GRACE)
+        _leave(store, group, stay)
+
+
+def _leave(store: Store, group: Group, stay: float) -> None:
+    """The host of the meeting place goes last, ``stay`` seconds after the others at most: they read there why it ends,
+    and would take its absence for a loss."""
+    with suppress(RuntimeError):
+        store.set(f"left/{group.rank}", "")
+        if group.is_main and not group.hosted:
+            store.wait([f"left/{rank}" for rank in range(group.world)], timedelta(seconds=stay))
 
 
 def _attempt(group: Group) -> str:

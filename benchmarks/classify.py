@@ -1,11 +1,11 @@
 """What encoders are worth for scene classification: fine-tuned, and frozen under a linear probe, kNN and few shots.
 
     python benchmarks/classify.py --data aid=../shared/data/aid ucmerced=../shared/data/ucmerced --work /tmp/classify \
-        --weights mae=runs/mae selectivemae=runs/selectivemae --seeds 0 1 2
+        --weights "mae=runs/mae-{seed}" "selectivemae=runs/selectivemae-{seed}" --seeds 0 1 2
 
-Fresh weights of the same architecture stand beside them. A fine-tuning that is finished in --work is not done again,
-one that was stopped goes on. A seed decides head, order and augmentation of a fine-tuning, fresh weights, and the split
-of data that have none of their own.
+``{seed}`` in a name is the seed: every seed its own pre-training. Fresh weights of the same architecture stand beside
+them. A fine-tuning that is finished in --work is not done again, one that was stopped goes on. A seed decides head,
+order and augmentation of a fine-tuning, fresh weights, and the split of data that have none of their own.
 """
 
 import argparse
@@ -37,7 +37,7 @@ FROZEN: dict[str, Callable[[ProbeResult], float]] = {
 
 def fine_tune(weights: str, data: str, out: Path, seed: int, args: argparse.Namespace) -> tuple[float, float]:
     """OA in percent, and seconds."""
-    settings = {"weights": weights, "data": data, "out": out, "seed": seed, "split_seed": seed}
+    settings = {"weights": weights.format(seed=seed), "data": data, "out": out, "seed": seed, "split_seed": seed}
     settings |= LIGHT | {"epochs": args.epochs, "warmup_epochs": args.epochs / 20, "batch_size": args.batch_size}
     settings |= {"image_size": args.size, "lr": args.lr, "layer_decay": DECAY, "workers": 0, "eval_every": 1000.0}
     result = finetune_classify(ClassifyConfig.build(settings), resume=True, quiet=True)
@@ -46,7 +46,7 @@ def fine_tune(weights: str, data: str, out: Path, seed: int, args: argparse.Name
 
 def probe(weights: str, data: str, seed: int, size: int) -> ProbeResult:
     """Figures of frozen features."""
-    encoder = load_encoder(weights, image_size=size, seed=seed)
+    encoder = load_encoder(weights.format(seed=seed), image_size=size, seed=seed)
     config = ProbeConfig(data=data, image_size=size, seed=seed, baselines=False)
     return probe_encoder(encoder, config, choose_device("auto"), weights)
 

@@ -12,7 +12,7 @@ import errno
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +89,15 @@ class Quarantine:
         """Write the file if anything was added."""
         if not self._changed:
             return
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["id", "reason", "times"])
-        writer.writerows((sample, reason, times) for sample, (reason, times) in sorted(self.rows.items()))
-        atomic_write(self.path, text.getvalue())
+        rows = ((sample, reason, times) for sample, (reason, times) in sorted(self.rows.items()))
+        atomic_write(self.path, csv_text(["id", "reason", "times"], rows))
         self._changed = False
+
+
+def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV text, with the column names ``head`` as its first line."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -9,7 +9,6 @@ OUT/
 Training reads it like any folder of tars. An image takes 3 bytes a pixel, some ten times its JPEG.
 """
 
-import csv
 import io
 import json
 import multiprocessing
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 
 from selectivemae.core.errors import ConfigError, DecodeError, OutputError, StoreError
 from selectivemae.core.files import atomic_write, cannot_write, locked, prepare_output, remove_temporaries
+from selectivemae.core.records import csv_text
 from selectivemae.data.catalogue import resolve_all
 from selectivemae.data.decode import decode
 from selectivemae.data.loader import auto_workers
@@ -167,9 +167,7 @@ def _replacing(path: Path) -> Iterator[Any]:
 def _finish(out: Path, parts: list[_Part], plan: dict[str, Any]) -> Packed:
     notes = [json.loads(part.note.read_text()) for part in parts]
     dropped = [row for note in notes for row in note["dropped"]]
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([("id", "reason"), *dropped])
-    atomic_write(out / "dropped.csv", table.getvalue())
+    atomic_write(out / "dropped.csv", csv_text(("id", "reason"), dropped))
     size = sum(part.tar.stat().st_size for part in parts)
     packed = Packed(out, sum(note["images"] for note in notes), len(dropped), size)
     totals = {"images": packed.images, "dropped": packed.dropped, "bytes": packed.bytes}

@@ -11,8 +11,6 @@ evaluation/
   quarantine.csv        images that could not be read
 """
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 
 from selectivemae.core.errors import ConfigError, DataError
 from selectivemae.core.files import atomic_folder
+from selectivemae.core.records import csv_text
 from selectivemae.data.reading import read_pixels
 from selectivemae.engine.folder import saved_settings
 from selectivemae.engine.precision import autocast, choose_device, resolve_precision
@@ -137,7 +136,7 @@ def write_evaluation(
         rows = [
             [name, figures.objects[name], *(f"{row[k]:.4f}" for k in names)] for name, row in figures.by_class.items()
         ]
-        (out / "per_class.csv").write_text(_table(["class", "objects", *names], rows))
+        (out / "per_class.csv").write_text(csv_text(["class", "objects", *names], rows))
         (out / "precision_recall.png").write_bytes(curves_picture(figures.curves, DEFINITIONS[names[-1]]))
         if sides == 4:
             (out / "ground_truth.json").write_text(json.dumps(to_coco(data)), encoding="utf-8")
@@ -147,14 +146,6 @@ def write_evaluation(
         if all(item.image is not None for item in data):
             (out / "examples.png").write_bytes(examples_picture(data, predictions))
         if data.notes.entries:
-            (out / "left_out.csv").write_text(_table(["reason", "where"], data.notes.entries))
+            (out / "left_out.csv").write_text(csv_text(["reason", "where"], data.notes.entries))
         if unread:
-            (out / "quarantine.csv").write_text(_table(["id", "reason"], unread))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    return text.getvalue()
+            (out / "quarantine.csv").write_text(csv_text(["id", "reason"], unread))

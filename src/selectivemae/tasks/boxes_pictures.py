@@ -1,6 +1,5 @@
 """Pictures of detection: boxes drawn on images, a sheet of examples, precision-recall curves."""
 
-import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -15,6 +14,7 @@ from selectivemae.data.decode import decode
 from selectivemae.ops import rotated
 from selectivemae.tasks.average_precision import Curve
 from selectivemae.tasks.boxes_common import Array, BoxSet, Detections, Labelled, no_detections
+from selectivemae.tasks.common import png
 
 UInt8 = NDArray[np.uint8]
 
@@ -78,7 +78,7 @@ def examples_picture(data: BoxSet, predictions: Mapping[str, Detections]) -> byt
     for label, name in enumerate(data.classes[:_LEGEND]):
         figure.text(0.01, 0.995 - 0.012 * label / max(len(rows), 1), name, fontsize=7, va="top",
                     color=[c / 255 for c in class_colour(label)])  # fmt: skip
-    return _png(figure)
+    return png(figure)
 
 
 def _thumbnail(item: Labelled) -> tuple[UInt8, float]:
@@ -109,10 +109,4 @@ def curves_picture(curves: Mapping[str, Curve], definition: str) -> bytes:
     axes.grid(alpha=0.3)
     if 0 < drawn <= _LEGEND:
         axes.legend(fontsize=7, loc="lower left", title="class (AP by area, objects)", title_fontsize=7)
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    return file.getvalue()
+    return png(figure)

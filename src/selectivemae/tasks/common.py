@@ -1,11 +1,13 @@
 """What fine-tuning of all tasks shares: its files, layer decay, and stochastic depth without a generator."""
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from selectivemae.core.errors import WeightsError
@@ -19,6 +21,13 @@ EVALUATION_FOLDER, EVALUATION = "evaluation", "figures.json"
 _STEM = ("pos_embed", "cls_token", "mask_token", "reg_token", "patch_embed.")
 _NO_DECAY = ("pos_embed", "cls_token", "mask_token", "reg_token")
 _DROP_PATH = 0xD000  # purpose of the hash; each layer has its own
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
 
 
 def model_file(run: Path) -> Path:

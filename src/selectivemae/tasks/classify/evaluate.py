@@ -9,8 +9,6 @@ evaluation/
   quarantine.csv     images that could not be read
 """
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from selectivemae.core.errors import DataError
 from selectivemae.core.files import atomic_folder
 from selectivemae.core.order import Int64
+from selectivemae.core.records import csv_text
 from selectivemae.data.labels import TEST, TRAIN, Labelled, listed
 from selectivemae.data.reading import read_images
 from selectivemae.data.stores import Store
@@ -147,9 +146,9 @@ def write_evaluation(
             (store.id(int(i)), names[s.argmax()], names[w], *(f"{v:.6f}" for v in s))
             for i, s, w in zip(index, scores, wanted, strict=True)
         ]
-        (out / "predictions.csv").write_text(_table(head, rows))
+        (out / "predictions.csv").write_text(csv_text(head, rows))
         if predictions.unread:
-            (out / "quarantine.csv").write_text(_table(["id", "reason"], predictions.unread))
+            (out / "quarantine.csv").write_text(csv_text(["id", "reason"], predictions.unread))
         worst = mistakes(scores, wanted, _SHOWN)
         if len(worst):
             sheet = mistakes_picture(store, index[worst], scores[worst], wanted[worst], names, classifier.info.channels)
@@ -159,13 +158,5 @@ def write_evaluation(
 
 def _write_figures(out: Path, found: Figures) -> None:
     (out / EVALUATION).write_text(json.dumps(found.as_dict(), indent=1))
-    (out / "per_class.csv").write_text(_table(["class", "images", "accuracy"], per_class_rows(found)))
+    (out / "per_class.csv").write_text(csv_text(["class", "images", "accuracy"], per_class_rows(found)))
     (out / "confusion.png").write_bytes(confusion_picture(found))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    return text.getvalue()

@@ -1,6 +1,5 @@
 """Pictures of an evaluation: the confusion matrix, and a sheet of the most confident mistakes."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from selectivemae.core.order import Int64
 from selectivemae.data.reading import read_images
 from selectivemae.data.stores import Store
 from selectivemae.tasks.classify.metrics import Figures
+from selectivemae.tasks.common import png
 
 _THUMBNAIL = 160  # pixels
 _COLUMNS = 6
@@ -35,7 +35,7 @@ def confusion_picture(found: Figures) -> bytes:
         colour = "white" if value > 60 else "black"
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color=colour)
     figure.colorbar(shown, label="percent of the images of the class", shrink=0.8)
-    return _png(figure)
+    return png(figure)
 
 
 def mistakes_picture(
@@ -59,10 +59,4 @@ def mistakes_picture(
             grid[place].imshow(image[:3].transpose(1, 2, 0) if channels >= 3 else image[0], cmap="gray")
             title = f"{classes[said]} {100 * score[said]:.0f} %\nis {classes[int(label[place])]}"
             grid[place].set_title(title, fontsize=8)
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    return file.getvalue()
+    return png(figure)

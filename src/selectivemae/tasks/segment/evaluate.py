@@ -8,7 +8,6 @@ evaluation/
   quarantine.csv     images that could not be read
 """
 
-import csv
 import io
 import json
 import zipfile
@@ -29,6 +28,7 @@ from selectivemae.core.config import Settings
 from selectivemae.core.errors import DataError, DecodeError, StoreError
 from selectivemae.core.files import atomic_folder, atomic_write
 from selectivemae.core.order import Int64
+from selectivemae.core.records import csv_text
 from selectivemae.data.labels import listed
 from selectivemae.engine.folder import saved_settings
 from selectivemae.engine.precision import autocast, choose_device, resolve_precision
@@ -171,7 +171,7 @@ def write_evaluation(folder: Path, judged: Judged, segmenter: Segmenter) -> Figu
             sheet = sheet_picture(judged.shown, segmenter.classes, segmenter.colours)
             (out / "pictures.png").write_bytes(sheet)
         if judged.unread:
-            (out / "quarantine.csv").write_text(_table(["id", "reason"], judged.unread))
+            (out / "quarantine.csv").write_text(csv_text(["id", "reason"], judged.unread))
     return found
 
 
@@ -272,13 +272,5 @@ def _write_figures(out: Path, found: Figures) -> None:
     (out / EVALUATION).write_text(json.dumps(found.as_dict(), indent=1))
     columns = zip(found.classes, found.pixels, found.iou, found.f1, found.boundary, strict=True)
     rows = [[name, pixels, *("" if v is None else f"{v:.2f}" for v in shares)] for name, pixels, *shares in columns]
-    (out / "per_class.csv").write_text(_table(["class", "pixels", "iou", "f1", "boundary_f1"], rows))
+    (out / "per_class.csv").write_text(csv_text(["class", "pixels", "iou", "f1", "boundary_f1"], rows))
     (out / "confusion.png").write_bytes(confusion_picture(found))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    return text.getvalue()

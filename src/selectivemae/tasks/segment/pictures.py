@@ -1,6 +1,5 @@
 """Pictures of an evaluation: image | truth | prediction, and the confusion matrix."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from selectivemae.tasks.common import png
 from selectivemae.tasks.segment.augment import nearest, resize
 from selectivemae.tasks.segment.classes import IGNORED, Colour
 from selectivemae.tasks.segment.metrics import Figures
@@ -58,7 +58,7 @@ def sheet_picture(shown: Sequence[Shown], classes: Sequence[str], colours: Seque
     if any((one.label == IGNORED).any() for one in shown):
         legend.append(Patch(color=_hex(_UNKNOWN), label="not labelled"))
     figure.legend(handles=legend, loc="outside lower center", ncols=min(6, len(legend)), fontsize=8)
-    return _png(figure)
+    return png(figure, dpi=100)
 
 
 def confusion_picture(found: Figures) -> bytes:
@@ -76,7 +76,7 @@ def confusion_picture(found: Figures) -> bytes:
         value = share[row, column]
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value > 60 else "black")
     figure.colorbar(shown, label="percent of the pixels of the class", shrink=0.8)
-    return _png(figure)
+    return png(figure, dpi=100)
 
 
 def _as_seen(pixels: UInt8) -> UInt8:
@@ -85,9 +85,3 @@ def _as_seen(pixels: UInt8) -> UInt8:
 
 def _hex(colour: Colour) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
-    return file.getvalue()

@@ -3,8 +3,6 @@
 split.csv    file and split of every image: what --split takes
 """
 
-import csv
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +15,7 @@ import torch
 from selectivemae.core.errors import ConfigError, DataError
 from selectivemae.core.files import atomic_write
 from selectivemae.core.progress import duration
+from selectivemae.core.records import csv_text
 from selectivemae.core.statistics import mean_deviation
 from selectivemae.data.batch import Stream
 from selectivemae.data.labels import inner_paths, listed
@@ -215,13 +214,10 @@ class SegmentTask:
         return write_evaluation(out / EVALUATION_FOLDER, self.last, self.segmenter)
 
     def _write_split(self, path: Path) -> None:
-        layout, inside, text = self.pairs.layout, inner_paths(self.pairs.store), io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file", "split"])
+        layout, inside = self.pairs.layout, inner_paths(self.pairs.store)
         words = {number: name for name, number in PARTS.items()}
         rows = zip(layout.image.tolist(), layout.part.tolist(), strict=True)
-        writer.writerows((inside[place], words[part]) for place, part in rows)
-        atomic_write(path, text.getvalue())
+        atomic_write(path, csv_text(["file", "split"], ((inside[place], words[part]) for place, part in rows)))
 
     def metadata(self) -> dict[str, str]:
         """Of the segmenter's file."""

@@ -5,7 +5,6 @@ CORPUS/
   review.html            the pairs in doubt (reports.review)
 """
 
-import base64
 import io
 import json
 from collections import Counter
@@ -20,6 +19,7 @@ from PIL import Image
 
 from selectivemae.core.errors import DataError
 from selectivemae.core.files import atomic_write
+from selectivemae.reports.html import data_uri, fill
 from selectivemae.reports.review import doubtful_pairs, write_review
 
 FIGURES = ("width", "mean", "std", "entropy", "noise", "nodata", "cloud", "quality")
@@ -76,10 +76,8 @@ def write_corpus_report(folder: Path) -> Path:
 
 def render_corpus(corpus: CorpusRecords) -> str:
     """The page as HTML."""
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(loader=PackageLoader("selectivemae.reports"), autoescape=True, trim_blocks=True)
-    return environment.get_template("corpus.html").render(
+    return fill(
+        "corpus.html",
         name=corpus.about["name"],
         digest=corpus.about["digest"],
         headline=headline(corpus),
@@ -90,8 +88,8 @@ def render_corpus(corpus: CorpusRecords) -> str:
         in_review=corpus.in_review,
         doubtful=doubtful(corpus),
         categories=sorted(Counter(c for c in corpus.kept.column("category").to_pylist() if c).items()),
-        histograms=_data_uri(histograms(corpus.kept), "png") if corpus.kept.num_rows else "",
-        images=[(key, _data_uri(image, "jpeg")) for key, image in samples(corpus)],
+        histograms=data_uri(histograms(corpus.kept), "png") if corpus.kept.num_rows else "",
+        images=[(key, data_uri(image, "jpeg")) for key, image in samples(corpus)],
     )
 
 
@@ -196,7 +194,3 @@ def samples(corpus: CorpusRecords) -> list[tuple[str, bytes]]:
         image.save(buffer, "JPEG", quality=80)
         out.append((row["key"], buffer.getvalue()))
     return out
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -5,7 +5,6 @@ RUN/
   report.html            headline figures, plots, pictures, settings; all inside, nothing fetched
 """
 
-import base64
 import re
 import shlex
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any
 from selectivemae.core.errors import DataError
 from selectivemae.core.files import atomic_write, cannot_write, check_sums
 from selectivemae.core.progress import duration
+from selectivemae.reports.html import data_uri, fill
 from selectivemae.reports.plots import loss_plot, numbers, smoothed, span_of
 from selectivemae.reports.records import RunRecords, is_checkpoint, is_run, read_run, read_saved
 
@@ -64,22 +64,14 @@ def write_report(folder: Path) -> Path:
 
 def render(run: RunRecords, plot: bytes | None) -> str:
     """The page's HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("selectivemae.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     grids = run.pictures[:1] + run.pictures[-1:] if len(run.pictures) > 1 else run.pictures
-    return environment.get_template("run.html").render(
+    return fill(
+        "run.html",
         name=run.folder.resolve().name,
         status=status(run),
         figures=headline(run),
-        plot=data_uri(plot) if plot else None,
-        grids=[(step_of(path), data_uri(path.read_bytes())) for path in reversed(grids)],
+        plot=data_uri(plot, "png") if plot else None,
+        grids=[(step_of(path), data_uri(path.read_bytes(), "png")) for path in reversed(grids)],
         probes=[p for p in run.probes if "knn" in p][-10:],
         norm_pix=run.settings.get("norm_pix", True),
         settings=[(k, plain(v)) for k, v in run.settings.items() if v is not None],
@@ -210,11 +202,6 @@ def next_commands(run: RunRecords) -> list[tuple[str, str]]:
 
 
 # Small things --------------------------------------------------------------------------------------------
-
-
-def data_uri(png: bytes) -> str:
-    """A PNG as a ``data:`` address."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def step_of(picture: Path) -> int:

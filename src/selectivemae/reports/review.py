@@ -4,7 +4,6 @@ CORPUS/
   review.html            one self-contained page; nothing is fetched and nothing sent
 """
 
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from selectivemae.core.errors import DataError
 from selectivemae.core.files import atomic_write
+from selectivemae.reports.html import data_uri, fill
 
 _FIGURES = ["orient", "d64", "d256", "ncc", "doubt", "outcome"]
 _SIDES = ["key", "name", "image"]
@@ -33,10 +33,7 @@ def write_review(folder: Path) -> Path | None:
     pairs = doubtful_pairs(folder)
     if not pairs:
         return None
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(loader=PackageLoader("selectivemae.reports"), autoescape=True, trim_blocks=True)
-    page = environment.get_template("review.html").render(name=folder.resolve().name, pairs=pairs)
+    page = fill("review.html", name=folder.resolve().name, pairs=pairs)
     path = folder / "review.html"
     atomic_write(path, page)
     return path
@@ -53,6 +50,6 @@ def doubtful_pairs(folder: Path) -> list[dict[str, Any]]:
         raise DataError(f"{folder} is no whole corpus: {e}; check it with curate verify") from e
     for row in rows:
         for side in ("left", "right"):
-            row[f"{side}_image"] = "data:image/jpeg;base64," + base64.b64encode(row[f"{side}_image"]).decode()
+            row[f"{side}_image"] = data_uri(row[f"{side}_image"], "jpeg")
         row["turn"] = ORIENTATIONS[row["orient"]]
     return sorted(rows, key=lambda row: (row["doubt"], row["left_key"], row["right_key"]))

@@ -6,13 +6,16 @@
 ``overfit`` trains on four images of a set and judges on the same four: the goal is a mean AP at IoU 0.5 above 90 %.
 ``learn`` trains on the set's own train part and judges on its val part, once a seed and encoder. Necks and heads are
 narrower than the published ones (64 and 256 instead of 256 and 1024), so that two cores do it in minutes; all else is
-as in the recipes, but for the rate and the length. The runs with their pictures stay in --out.
+as in the recipes, but for the rate and the length. The runs with their pictures stay in --out, and one that is
+finished there is not trained again: a set that needs more epochs is run alone first.
 """
 
 import argparse
+import json
 import shutil
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from selectivemae.ops import rotated
 from selectivemae.tasks.boxes_common import Labelled
 from selectivemae.tasks.boxes_figures import DEFINITIONS
 from selectivemae.tasks.boxes_layout import open_boxes
-from selectivemae.tasks.boxes_run import DetectResult, finetune_boxes
+from selectivemae.tasks.boxes_run import finetune_boxes
 from selectivemae.tasks.detect.config import DetectConfig
 from selectivemae.tasks.oriented.config import OrientedConfig
 
@@ -42,15 +45,33 @@ OBJECTS = (1, 12)  # images with so many objects are taken
 SMALLEST = 25  # of which none is smaller than this part of the image's longer side
 
 
-def tune(task: Any, arguments: argparse.Namespace, **settings: Any) -> DetectResult:
-    """One fine-tuning with the settings of this benchmark."""
-    epochs = settings["epochs"]
-    common = {
-        "image_size": arguments.image_size, "neck_width": 64, "head_width": 256, "lr": arguments.lr,
-        "milestones": [0.7 * epochs, 0.9 * epochs], "warmup_steps": 20, "eval_every": epochs, "precision": "fp32",
-        "device": "cpu", "workers": 0, "keep": 1,
-    }  # fmt: skip
-    return finetune_boxes(task, CONFIGS[task].build(common, settings), overwrite=True, quiet=True)
+@dataclass(frozen=True)
+class Outcome:
+    """What one run came to; ``value`` in percent."""
+
+    metric: str
+    value: float
+    images: int
+    epochs: float
+    steps: int
+    minutes: float
+
+
+def tune(task: Any, arguments: argparse.Namespace, out: Path, **settings: Any) -> Outcome:
+    """One fine-tuning with the settings of this benchmark, unless it is finished."""
+    kept = out / "outcome.json"
+    if not kept.exists():
+        epochs, began = settings["epochs"], time.monotonic()
+        common = {
+            "image_size": arguments.image_size, "neck_width": 64, "head_width": 256, "lr": arguments.lr,
+            "milestones": [0.7 * epochs, 0.9 * epochs], "warmup_steps": 20, "eval_every": epochs, "precision": "fp32",
+            "device": "cpu", "workers": 0, "keep": 1, "out": str(out),
+        }  # fmt: skip
+        result = finetune_boxes(task, CONFIGS[task].build(common, settings), overwrite=out.exists(), quiet=True)
+        run, minutes = result.runs[0], (time.monotonic() - began) / 60
+        outcome = Outcome(result.metric, result.mean, run.images, run.epochs, run.steps, minutes)
+        kept.write_text(json.dumps(asdict(outcome)))
+    return Outcome(**json.loads(kept.read_text()))
 
 
 def clear(item: Labelled) -> bool:
@@ -90,13 +111,12 @@ def overfit(arguments: argparse.Namespace, out: Path) -> str:
     for name in arguments.sets:
         task = SETS[name]
         data = few(arguments.data / name, 4 if task == "detect" else 5, out / "few" / name)
-        began = time.monotonic()
-        result = tune(
+        one = tune(
             task,
             arguments,
+            out / f"overfit-{name}",
             weights="random:" + arguments.model,
             data=str(data),
-            out=str(out / f"overfit-{name}"),
             epochs=float(arguments.overfit_epochs),
             batch_size=2,
             layer_decay=1.0,
@@ -104,10 +124,21 @@ def overfit(arguments: argparse.Namespace, out: Path) -> str:
             flips="none",
             difficult="ignore",
         )
-        minutes = (time.monotonic() - began) / 60
-        run = result.runs[0]
-        rows.append([name, task, run.images, result.metric, f"{result.mean:.1f}", run.steps, f"{minutes:.1f}"])
-    return "## By heart\n\n" + markdown(["set", "task", "images", "figure", "value, %", "steps", "minutes"], rows)
+        rows.append(
+            [
+                name,
+                task,
+                one.images,
+                f"{one.epochs:.0f}",
+                one.steps,
+                one.metric,
+                f"{one.value:.1f}",
+                f"{one.minutes:.1f}",
+            ]
+        )
+    return "## By heart\n\n" + markdown(
+        ["set", "task", "images", "epochs", "steps", "figure", "value, %", "minutes"], rows
+    )
 
 
 def learn(arguments: argparse.Namespace, out: Path) -> str:
@@ -117,25 +148,24 @@ def learn(arguments: argparse.Namespace, out: Path) -> str:
     for name in arguments.sets:
         task = SETS[name]
         for label, weights in encoders.items():
-            began, values, metric = time.monotonic(), [], ""
-            for seed in range(arguments.seeds):
-                result = tune(
+            runs = [
+                tune(
                     task,
                     arguments,
+                    out / f"{name}-{label}-{seed}",
                     weights=weights,
                     data=str(arguments.data / name),
-                    out=str(out / f"{name}-{label}-{seed}"),
                     epochs=float(arguments.epochs),
                     batch_size=4,
                     seed=seed,
                 )
-                values.append(result.mean)
-                metric = result.metric
-            mean, deviation = mean_deviation(values)
+                for seed in range(arguments.seeds)
+            ]
+            mean, deviation = mean_deviation([run.value for run in runs])
             shown = f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
-            minutes = f"{(time.monotonic() - began) / 60:.0f}"
-            rows.append([name, task, label, metric, shown, " ".join(f"{v:.1f}" for v in values), minutes])
-    head = ["set", "task", "encoder", "figure", "value on val, %", "seeds", "minutes"]
+            seeds, minutes = " ".join(f"{run.value:.1f}" for run in runs), f"{sum(run.minutes for run in runs):.0f}"
+            rows.append([name, task, label, f"{runs[0].epochs:.0f}", runs[0].metric, shown, seeds, minutes])
+    head = ["set", "task", "encoder", "epochs", "figure", "value on val, %", "seeds", "minutes"]
     return "## On the sets' own train and val parts\n\n" + markdown(head, rows)
 
 
@@ -161,10 +191,7 @@ def main() -> None:
         blocks = [parts[name](arguments, out) for name in parts if name in arguments.only]
     size = f"canvas {arguments.image_size} px, rate {arguments.lr:g}, neck 64, head 256, fp32"
     compared = "; ".join(f"{name} is {text}" for name, text in DEFINITIONS.items() if "published" in text)
-    about = (
-        f"{arguments.model}, {size}; {arguments.overfit_epochs:g} epochs by heart, {arguments.epochs:g} on the parts, "
-        f"{arguments.seeds} seeds. {compared}."
-    )
+    about = f"{arguments.model}, {size}; batches of 2 by heart, of 4 on the parts, {arguments.seeds} seeds. {compared}."
     write("detect", "Detection on real imagery", "benchmarks/detect.py", about, *blocks)
 
 

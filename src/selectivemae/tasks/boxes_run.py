@@ -28,7 +28,7 @@ from selectivemae.tasks.boxes_model import KINDS, DetectObjective, Task, build_d
 from selectivemae.tasks.boxes_tiles import tiled
 from selectivemae.tasks.common import EVALUATION_FOLDER, add_drop_path, decay_line
 from selectivemae.tasks.photometric import Photometric
-from selectivemae.tasks.training import each_seed, from_main, train, write_summary
+from selectivemae.tasks.training import train_seeds, write_summary
 
 log = logging.getLogger("selectivemae")
 
@@ -87,12 +87,17 @@ def finetune_boxes(
     the state saved.
     """
     group = group or Group.single(choose_device(config.device))
-    runs = []
-    for single in each_seed(config, group, resume, overwrite, command):
-        work = BoxTask(task, single, group.device)
-        replace = overwrite and config.seeds == 1
-        done = train(single, work, group, resume=resume, overwrite=replace, quiet=quiet, command=command)
-        runs.append(from_main(group, SeedResult, partial(_seed_result, work, done.state)))
+    runs = train_seeds(
+        config,
+        group,
+        partial(BoxTask, task, device=group.device),
+        SeedResult,
+        _seed_result,
+        resume=resume,
+        overwrite=overwrite,
+        quiet=quiet,
+        command=command,
+    )
     assert config.out is not None
     metric = next(iter(runs[0].figures))
     result = DetectResult(config.out, runs, metric, *mean_deviation([run.figures[metric] for run in runs]))

@@ -55,6 +55,7 @@ log = logging.getLogger("selectivemae")
 SUMMARY = "summary.json"
 C = TypeVar("C", bound=FinetuneSettings)
 R = TypeVar("R", bound="DataclassInstance")
+T = TypeVar("T", bound="FinetuneTask")
 
 
 class FinetuneTask(Protocol):
@@ -119,7 +120,7 @@ class Trained:
     figures: dict[str, Any]
 
 
-def each_seed(config: C, group: Group, resume: bool, overwrite: bool, command: str) -> Iterator[C]:
+def _each_seed(config: C, group: Group, resume: bool, overwrite: bool, command: str) -> Iterator[C]:
     """The settings of each run that ``config`` asks for: itself, or one for each of its seeds, in folders of their own.
 
     Raises ConfigError without weights or output folder; OutputError for a folder that is in use.
@@ -141,11 +142,32 @@ def each_seed(config: C, group: Group, resume: bool, overwrite: bool, command: s
         yield config.model_copy(update={"seed": seed, "seeds": 1, "out": folder})
 
 
-def from_main(group: Group, kind: type[R], make: Callable[[], R]) -> R:
-    """What process 0 makes, a dataclass of plain data, on all processes of ``group``."""
-    with together(group):
-        made = asdict(make()) if group.is_main else None
-    return kind(**broadcast_data(group, made))
+def train_seeds(
+    config: C,
+    group: Group,
+    make: Callable[[C], T],
+    kind: type[R],
+    result: Callable[[T, RunState], R],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    command: str = "",
+) -> list[R]:
+    """Train a run for each seed of ``config``; what ``result`` says of each, on all processes of ``group``.
+
+    ``make`` puts a task together from the settings of one run; ``result`` is asked on process 0 alone, writes what the
+    task leaves behind beside its model, and gives a ``kind``, a dataclass of plain data. Errors as in ``train``.
+    """
+    results = []
+    for single in _each_seed(config, group, resume, overwrite, command):
+        task = make(single)
+        replace = overwrite and config.seeds == 1
+        done = train(single, task, group, resume=resume, overwrite=replace, quiet=quiet, command=command)
+        with together(group):
+            made = asdict(result(task, done.state)) if group.is_main else None
+        results.append(kind(**broadcast_data(group, made)))
+    return results
 
 
 def write_summary(config: FinetuneSettings, group: Group, summary: dict[str, Any]) -> None:

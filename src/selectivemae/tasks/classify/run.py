@@ -30,7 +30,7 @@ from selectivemae.tasks.classify.mixing import Mixing
 from selectivemae.tasks.classify.model import ClassifyObjective, build_classifier, metadata, save_classifier
 from selectivemae.tasks.common import EVALUATION_FOLDER, add_drop_path, decay_line
 from selectivemae.tasks.order import TrainingOrder
-from selectivemae.tasks.training import each_seed, from_main, train, write_summary
+from selectivemae.tasks.training import train_seeds, write_summary
 
 log = logging.getLogger("selectivemae")
 
@@ -91,12 +91,17 @@ def finetune_classify(
     the state saved.
     """
     group = group or Group.single(choose_device(config.device))
-    runs = []
-    for single in each_seed(config, group, resume, overwrite, command):
-        task = ClassifyTask(single, group.device)
-        replace = overwrite and config.seeds == 1
-        done = train(single, task, group, resume=resume, overwrite=replace, quiet=quiet, command=command)
-        runs.append(from_main(group, SeedResult, partial(_seed_result, task, done.state)))
+    runs = train_seeds(
+        config,
+        group,
+        partial(ClassifyTask, device=group.device),
+        SeedResult,
+        _seed_result,
+        resume=resume,
+        overwrite=overwrite,
+        quiet=quiet,
+        command=command,
+    )
     assert config.out is not None
     oa, aa = mean_deviation([run.oa for run in runs]), mean_deviation([run.aa for run in runs])
     result = ClassifyResult(config.out, runs, *oa, *aa)

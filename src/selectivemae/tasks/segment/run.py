@@ -33,7 +33,7 @@ from selectivemae.tasks.segment.evaluate import Judged, Predictor, figures_of, j
 from selectivemae.tasks.segment.layout import PARTS
 from selectivemae.tasks.segment.metrics import Figures
 from selectivemae.tasks.segment.model import SegmentObjective, Shape, build_segmenter, metadata, save_segmenter
-from selectivemae.tasks.training import each_seed, from_main, train, write_summary
+from selectivemae.tasks.training import train_seeds, write_summary
 
 log = logging.getLogger("selectivemae")
 
@@ -98,12 +98,17 @@ def finetune_segment(
     the state saved.
     """
     group = group or Group.single(choose_device(config.device))
-    runs = []
-    for single in each_seed(config, group, resume, overwrite, command):
-        task = SegmentTask(single, group.device)
-        replace = overwrite and config.seeds == 1
-        done = train(single, task, group, resume=resume, overwrite=replace, quiet=quiet, command=command)
-        runs.append(from_main(group, SeedResult, partial(_seed_result, task, done.state)))
+    runs = train_seeds(
+        config,
+        group,
+        partial(SegmentTask, device=group.device),
+        SeedResult,
+        _seed_result,
+        resume=resume,
+        overwrite=overwrite,
+        quiet=quiet,
+        command=command,
+    )
     assert config.out is not None
     miou, mf1 = mean_deviation([run.miou for run in runs]), mean_deviation([run.mf1 for run in runs])
     result = SegmentResult(config.out, runs, *miou, *mf1)

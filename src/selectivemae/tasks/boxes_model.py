@@ -6,15 +6,15 @@ and ``head_width``.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from selectivemae.core.errors import ConfigError, WeightsError
+from selectivemae.core.errors import ConfigError
 from selectivemae.data.batch import Batch
 from selectivemae.engine.precision import autocast, choose_device, resolve_precision
 from selectivemae.engine.state import StepOutput
@@ -24,8 +24,7 @@ from selectivemae.models.heads.oriented_rcnn import OrientedRCNN
 from selectivemae.models.heads.roi_head import Detected
 from selectivemae.tasks.boxes_data import BoxTargets
 from selectivemae.tasks.classify.model import normalise
-from selectivemae.tasks.common import NoiseKeys, layer_decay_groups, model_file
-from selectivemae.weights.files import read_metadata
+from selectivemae.tasks.common import NoiseKeys, described, fill, layer_decay_groups
 from selectivemae.weights.info import EncoderInfo, write_encoder
 from selectivemae.weights.load import load_encoder
 
@@ -180,21 +179,12 @@ def load_detector(path: Path, task: Task) -> Detector:
 
     Raises WeightsError for a file that is none, or does not fit its own description.
     """
-    file = model_file(path)
-    about = read_metadata(file)
-    info = EncoderInfo.from_metadata(about, str(file))
-    if info is None or about.get("task") != task:
-        raise WeightsError(f"{file} is no model made by finetune {task}")
-    try:
-        classes = tuple(json.loads(about["classes"]))
-        widths = int(about["neck_width"]), int(about["head_width"])
-    except (KeyError, ValueError) as e:
-        raise WeightsError(f"{file}: its metadata do not say classes, neck_width and head_width") from e
+
+    def own(about: Mapping[str, str]) -> tuple[tuple[str, ...], int, int]:
+        return tuple(json.loads(about["classes"])), int(about["neck_width"]), int(about["head_width"])
+
+    file, info, (classes, *widths) = described(path, task, "classes, neck_width and head_width", own)
     encoder = load_encoder(f"random:{info.architecture}", image_size=info.image_size, in_chans=info.channels)
     model = KINDS[task](dense_backbone(encoder), len(classes), *widths)
-    try:
-        model.load_state_dict(load_file(file))
-    except RuntimeError as e:
-        raise WeightsError(f"{file} does not fit a {info.architecture}: {str(e).splitlines()[1].strip()}") from e
-    model.eval()
+    fill(model, file, info)
     return Detector(task, model, classes, info)

@@ -2,18 +2,21 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from matplotlib.figure import Figure
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from selectivemae.core.errors import WeightsError
 from selectivemae.ops.noise import uniform
 from selectivemae.weights.files import read_metadata
 from selectivemae.weights.info import EncoderInfo
+
+T = TypeVar("T")
 
 MODEL = "model.safetensors"  # of a run's folder; its metadata name the task and all that its use needs
 EVALUATION_FOLDER, EVALUATION = "evaluation", "figures.json"
@@ -47,6 +50,31 @@ def task_of(run: Path, known: Sequence[str]) -> str:
     if task is None or task not in known:
         raise WeightsError(f"{file} is no model made by selectivemae finetune ({', '.join(known)})")
     return task
+
+
+def described(path: Path, task: str, keys: str, read: Callable[[Mapping[str, str]], T]) -> tuple[Path, EncoderInfo, T]:
+    """The model's file of a run, its encoder, and what ``read`` makes of the metadata that are the task's own.
+
+    ``keys`` names these for people. Raises WeightsError for a file that was not made by this task, or says too little.
+    """
+    file = model_file(path)
+    about = read_metadata(file)
+    info = EncoderInfo.from_metadata(about, str(file))
+    if info is None or about.get("task") != task:
+        raise WeightsError(f"{file} is no model made by finetune {task}")
+    try:
+        return file, info, read(about)
+    except (KeyError, ValueError, TypeError) as e:
+        raise WeightsError(f"{file}: its metadata do not say {keys}") from e
+
+
+def fill(model: nn.Module, file: Path, info: EncoderInfo) -> None:
+    """Put a file's tensors into a model, which is in evaluation mode then. WeightsError where they do not fit."""
+    try:
+        model.load_state_dict(load_file(file))
+    except RuntimeError as e:
+        raise WeightsError(f"{file} does not fit a {info.architecture}: {str(e).splitlines()[1].strip()}") from e
+    model.eval()
 
 
 def normalise(images: Tensor, info: EncoderInfo) -> Tensor:

@@ -5,22 +5,21 @@ model.safetensors of a run holds all tensors, and in its metadata what ``Encoder
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from selectivemae.core.errors import ConfigError, WeightsError
+from selectivemae.core.errors import ConfigError
 from selectivemae.data.batch import Batch
 from selectivemae.engine.precision import attention_kernel
 from selectivemae.engine.state import StepOutput
 from selectivemae.models.vit import LayerNorm
 from selectivemae.tasks.classify.mixing import Targets
-from selectivemae.tasks.common import NoiseKeys, layer_decay_groups, model_file, normalise
-from selectivemae.weights.files import read_metadata
+from selectivemae.tasks.common import NoiseKeys, described, fill, layer_decay_groups, normalise
 from selectivemae.weights.info import EncoderInfo, write_encoder
 from selectivemae.weights.load import load_encoder
 
@@ -159,23 +158,15 @@ def load_classifier(path: Path) -> Classifier:
 
     Raises WeightsError for a file that is none, or does not fit its own description.
     """
-    file = model_file(path)
-    about = read_metadata(file)
-    info = EncoderInfo.from_metadata(about, str(file))
-    if info is None or about.get("task") != TASK:
-        raise WeightsError(f"{file} is no classifier made by finetune classify")
-    try:
-        classes = tuple(json.loads(about["classes"]))
-        pool, crop_share = cast(Pool, about["pool"]), float(about["crop_share"])
-    except (KeyError, ValueError) as e:
-        raise WeightsError(f"{file}: its metadata do not say classes, pool and crop_share") from e
+
+    def own(about: Mapping[str, str]) -> tuple[tuple[str, ...], Pool, float]:
+        return tuple(json.loads(about["classes"])), cast(Pool, about["pool"]), float(about["crop_share"])
+
+    file, info, (classes, pool, crop_share) = described(path, TASK, "classes, pool and crop_share", own)
     model = load_encoder(f"random:{info.architecture}", image_size=info.image_size, in_chans=info.channels)
     add_head(model, len(classes), pool, str(file))
-    try:
-        model.load_state_dict(load_file(file))
-    except RuntimeError as e:
-        raise WeightsError(f"{file} does not fit a {info.architecture}: {str(e).splitlines()[1].strip()}") from e
-    return Classifier(model.eval(), classes, info, pool, crop_share)
+    fill(model, file, info)
+    return Classifier(model, classes, info, pool, crop_share)
 
 
 def save_classifier(path: Path, classifier: Classifier) -> None:

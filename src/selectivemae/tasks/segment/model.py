@@ -8,6 +8,7 @@ Shapes: B images, C channels, H x W pixels, S side of the crop, K classes.
 """
 
 import json
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,19 +16,17 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from selectivemae.core.errors import ConfigError, WeightsError
+from selectivemae.core.errors import ConfigError
 from selectivemae.data.batch import Batch
 from selectivemae.engine.precision import attention_kernel
 from selectivemae.engine.state import StepOutput
 from selectivemae.models.features import KeptPrefix, dense_backbone
 from selectivemae.models.heads.upernet import FCNHead, UPerHead
-from selectivemae.tasks.common import NoiseKeys, layer_decay_groups, model_file, normalise
+from selectivemae.tasks.common import NoiseKeys, described, fill, layer_decay_groups, normalise
 from selectivemae.tasks.segment.classes import IGNORED, PADDED, Colour
 from selectivemae.tasks.segment.data import targets_of
-from selectivemae.weights.files import read_metadata
 from selectivemae.weights.info import EncoderInfo, write_encoder
 from selectivemae.weights.load import load_encoder
 
@@ -200,24 +199,16 @@ def load_segmenter(path: Path) -> Segmenter:
 
     Raises WeightsError for a file that is none, or does not fit its own description.
     """
-    file = model_file(path)
-    about = read_metadata(file)
-    info = EncoderInfo.from_metadata(about, str(file))
-    if info is None or about.get("task") != TASK:
-        raise WeightsError(f"{file} is no segmenter made by finetune segment")
-    try:
-        classes = tuple(str(name) for name in json.loads(about["classes"]))
+
+    def own(about: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...], Shape]:
         colours = tuple((int(r), int(g), int(b)) for r, g, b in json.loads(about["colours"]))
-        shape = Shape.from_json(about["segment"])
-    except (KeyError, ValueError, TypeError) as e:
-        raise WeightsError(f"{file}: its metadata do not say classes, colours and segment") from e
+        return tuple(str(name) for name in json.loads(about["classes"])), colours, Shape.from_json(about["segment"])
+
+    file, info, (classes, colours, shape) = described(path, TASK, "classes, colours and segment", own)
     encoder = load_encoder(f"random:{info.architecture}", image_size=info.image_size, in_chans=info.channels)
     model = SegmentNet(encoder, len(classes), shape)
-    try:
-        model.load_state_dict(load_file(file))
-    except RuntimeError as e:
-        raise WeightsError(f"{file} does not fit a {info.architecture}: {str(e).splitlines()[1].strip()}") from e
-    return Segmenter(model.eval(), classes, colours, info, shape)
+    fill(model, file, info)
+    return Segmenter(model, classes, colours, info, shape)
 
 
 def save_segmenter(path: Path, segmenter: Segmenter) -> None:

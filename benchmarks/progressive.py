@@ -2,8 +2,9 @@
 
     python benchmarks/progressive.py --data ../shared/data/aid --work /tmp/progressive --samples 110000 --seeds 0 1 2
 
-Every variant sees the same number of images of class folders, without their labels, and is probed on them afterwards
-(kNN and linear, on frozen features). A run that is finished in --work is not trained again.
+Every variant sees the same number of images of class folders (or of --train), without their labels, and is probed on
+the class folders afterwards (kNN and linear, on frozen features). A run that is finished in --work is not trained
+again.
 """
 
 import argparse
@@ -38,12 +39,12 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def run(out: Path, settings: dict[str, object], data: str) -> dict[str, float]:
+def run(out: Path, settings: dict[str, object], train: str, data: str) -> dict[str, float]:
     """Train and probe unless that is done; CPU seconds of training, kNN and linear accuracy in percent."""
     kept = out.with_suffix(".json")
     if not kept.exists():
         began = cpu_seconds()
-        config = PretrainConfig.build(settings, {"data": [data], "out": out})
+        config = PretrainConfig.build(settings, {"data": [train], "out": out})
         pretrain(config, overwrite=out.exists(), quiet=True)
         seconds = cpu_seconds() - began
         found = run_probe(str(out), ProbeConfig(data=data))
@@ -55,6 +56,7 @@ def main() -> None:
     """Train, probe, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="class folders")
+    parser.add_argument("--train", help="images to train on instead, such as a pack of them")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=110_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -73,7 +75,12 @@ def main() -> None:
             "batch_size": args.batch, "lr": 5e-4, "samples_seen": args.samples, "workers": 0, "picture_every": 0,
         }  # fmt: skip
         found = [
-            run(args.work / f"{name.replace(' ', '-')}-{args.samples}-{seed}", common | how | {"seed": seed}, args.data)
+            run(
+                args.work / f"{name.replace(' ', '-')}-{args.samples}-{seed}",
+                common | how | {"seed": seed},
+                args.train or args.data,
+                args.data,
+            )
             for seed in args.seeds
         ]
         means = {key: statistics.mean(f[key] for f in found) for key in ("cpu_s", "knn", "linear")}

@@ -7,7 +7,8 @@
 ``learn`` trains on the set's own train part and judges on its val part, once a seed and encoder. Necks and heads are
 narrower than the published ones (64 and 256 instead of 256 and 1024), so that two cores do it in minutes; all else is
 as in the recipes, but for the rate and the length. The runs with their pictures stay in --out, and one that is
-finished there is not trained again: a set that needs more epochs is run alone first.
+finished there is not trained again: a set that needs more epochs or a larger canvas
+is run alone first (an object under 18 px on the canvas fits no anchor).
 """
 
 import argparse
@@ -51,6 +52,7 @@ class Outcome:
 
     metric: str
     value: float
+    canvas: int
     images: int
     epochs: float
     steps: int
@@ -69,7 +71,7 @@ def tune(task: Any, arguments: argparse.Namespace, out: Path, **settings: Any) -
         }  # fmt: skip
         result = finetune_boxes(task, CONFIGS[task].build(common, settings), overwrite=out.exists(), quiet=True)
         run, minutes = result.runs[0], (time.monotonic() - began) / 60
-        outcome = Outcome(result.metric, result.mean, run.images, run.epochs, run.steps, minutes)
+        outcome = Outcome(result.metric, result.mean, arguments.image_size, run.images, run.epochs, run.steps, minutes)
         kept.write_text(json.dumps(asdict(outcome)))
     return Outcome(**json.loads(kept.read_text()))
 
@@ -137,7 +139,7 @@ def overfit(arguments: argparse.Namespace, out: Path) -> str:
             ]
         )
     return "## By heart\n\n" + markdown(
-        ["set", "task", "images", "epochs", "steps", "figure", "value, %", "minutes"], rows
+        ["set", "task", "canvas, px", "images", "epochs", "steps", "figure", "value, %", "minutes"], rows
     )
 
 
@@ -164,8 +166,10 @@ def learn(arguments: argparse.Namespace, out: Path) -> str:
             mean, deviation = mean_deviation([run.value for run in runs])
             shown = f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
             seeds, minutes = " ".join(f"{run.value:.1f}" for run in runs), f"{sum(run.minutes for run in runs):.0f}"
-            rows.append([name, task, label, f"{runs[0].epochs:.0f}", runs[0].metric, shown, seeds, minutes])
-    head = ["set", "task", "encoder", "epochs", "figure", "value on val, %", "seeds", "minutes"]
+            rows.append(
+                [name, task, label, runs[0].canvas, f"{runs[0].epochs:.0f}", runs[0].metric, shown, seeds, minutes]
+            )
+    head = ["set", "task", "encoder", "canvas, px", "epochs", "figure", "value on val, %", "seeds", "minutes"]
     return "## On the sets' own train and val parts\n\n" + markdown(head, rows)
 
 
@@ -189,7 +193,7 @@ def main() -> None:
         out = arguments.out or Path(temporary)
         parts = {"overfit": overfit, "learn": learn}
         blocks = [parts[name](arguments, out) for name in parts if name in arguments.only]
-    size = f"canvas {arguments.image_size} px, rate {arguments.lr:g}, neck 64, head 256, fp32"
+    size = f"rate {arguments.lr:g}, neck 64, head 256, fp32"
     compared = "; ".join(f"{name} is {text}" for name, text in DEFINITIONS.items() if "published" in text)
     about = f"{arguments.model}, {size}; batches of 2 by heart, of 4 on the parts, {arguments.seeds} seeds. {compared}."
     write("detect", "Detection on real imagery", "benchmarks/detect.py", about, *blocks)

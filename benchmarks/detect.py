@@ -7,8 +7,8 @@
 ``learn`` trains on the set's own train part and judges on its val part, once a seed and encoder. Necks and heads are
 narrower than the published ones (64 and 256 instead of 256 and 1024), so that two cores do it in minutes; all else is
 as in the recipes, but for the rate and the length. The runs with their pictures stay in --out, and one that is
-finished there is not trained again: a set that needs more epochs or a larger canvas
-is run alone first (an object under 18 px on the canvas fits no anchor).
+finished there is not trained again: a set that needs more epochs or a larger canvas is run alone first (an object of
+less than 18 px on the canvas fits no anchor).
 """
 
 import argparse
@@ -130,6 +130,7 @@ def overfit(arguments: argparse.Namespace, out: Path) -> str:
             [
                 name,
                 task,
+                one.canvas,
                 one.images,
                 f"{one.epochs:.0f}",
                 one.steps,

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from rank_runs import notes_of, outcome, ranks, train, write_images
 from tiny_runs import same_weights, weights
 
 from selectivemae.engine.checkpoint import newest_checkpoint
+from selectivemae.engine.hooks import checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +72,36 @@ def test_from_one_to_two_processes_and_back_in_the_middle_of_an_epoch(images: Pa
         assert saved is not None
         assert saved.state["step"] == step + world  # several agree while they do one step more
     check_same(out, one, 0.02)
+
+
+def stopped_while_saving(images: Path, out: Path, ends: Path) -> None:
+    """A training whose last checkpoint takes a while, in which the launcher repeats its SIGTERM, as they do."""
+    rank, save = os.environ["RANK"], checkpoint.save_checkpoint
+
+    def slow(*arguments: Any) -> Path:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1.5)
+        return save(*arguments)
+
+    checkpoint.save_checkpoint = slow
+    try:
+        misbehave = {"what": "terminate", "rank": 1, "step": 2}
+        train(images, out, misbehave=misbehave, **MANY | {"checkpoint_steps": None})
+    finally:
+        (ends / rank).write_text(str(time.monotonic()))
+
+
+def test_the_others_stay_until_the_state_is_saved(images: Path, tmp_path: Path) -> None:
+    """A launcher kills what is left of a job soon after one of its processes has ended."""
+    done = ranks(2, tmp_path / "notes", stopped_while_saving, images, tmp_path / "run", tmp_path)
+    assert [d["code"] for d in done] == [143, 143], done
+    assert done[0]["error"] == "stopped after step 4; continue with --resume"
+    saved, _ = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert saved is not None
+    assert saved.state["step"] == 4
+    written = (saved.folder / "state.json").stat().st_mtime
+    now, clock = time.time(), time.monotonic()
+    assert all(float((tmp_path / str(rank)).read_text()) - clock + now > written - 0.1 for rank in range(2))
 
 
 def test_a_step_that_is_not_finite_in_one_process_is_skipped_by_all(images: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Meeting the other processes, and leaving them."""
 
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -44,11 +45,13 @@ def joined(group: Group, meet: float = 300.0, hang: float = 1800.0) -> Iterator[
     watch = Watch(PrefixStore(_attempt(group), line), group.rank, group.world, group.beat, hang)
     group.beat.at(0, "beginning")
     watch.start()
-    stay = _STAY
+    stay, saving = _STAY, 0.0
     try:
         yield group
     except UserError as e:
-        if not isinstance(e, Interrupted):
+        if e.exit_code > 128:  # a signal: process 0 saves the state
+            saving = hang
+        else:
             stay = _GRACE
         if not isinstance(e, ElsewhereError | Interrupted):
             _note(store, group)
@@ -59,13 +62,16 @@ def joined(group: Group, meet: float = 300.0, hang: float = 1800.0) -> Iterator[
     finally:
         watch.stop()  # first: it shall not mistake the end for a loss
         dist.destroy_process_group()
-        _leave(store, group, stay)
+        _leave(store, group, stay, saving)
 
 
-def _leave(store: Store, group: Group, stay: float) -> None:
+def _leave(store: Store, group: Group, stay: float, saving: float) -> None:
     """The host of the meeting place goes last, ``stay`` seconds after the others at most: they read there why it ends,
-    and would take its absence for a loss."""
-    with suppress(RuntimeError):
+    and would take its absence for a loss. While process 0 may be ``saving`` the others wait for it, that many seconds
+    at most: launchers kill the rest of a job soon after one has left it with a code that is not 0."""
+    with suppress(RuntimeError, Interrupted):  # a signal that is repeated ends the waiting, and says nothing new
+        if saving and not group.is_main:
+            store.wait(["left/0"], timedelta(seconds=saving))
         store.set(f"left/{group.rank}", "")
         if group.is_main and not group.hosted:
             store.wait([f"left/{rank}" for rank in range(group.world)], timedelta(seconds=stay))
@@ -94,11 +100,15 @@ def _lost(store: Store, group: Group, error: RuntimeError) -> Exception:
         store.wait(["failed"], timedelta(seconds=_GRACE))
         return ElsewhereError(ProcessError.exit_code)
     except RuntimeError:
-        first = str(error).splitlines()[0].strip()
         return ProcessError(
-            f"process {group.rank} lost another one in step {group.beat.step} ({first}): look at the log of "
-            "the one that is gone; go on with --resume"
+            f"process {group.rank} lost another one in step {group.beat.step} ({_first_sentence(error)}): look at the "
+            "log of the one that is gone; go on with --resume"
         )
+
+
+def _first_sentence(error: RuntimeError) -> str:
+    """What an error of torch's network says, without the place in its source and its advice."""
+    return re.sub(r"^\[\S+:\d+\] ", "", str(error).splitlines()[0].strip()).split(". ")[0]
 
 
 def _meet(group: Group, seconds: float) -> Store:

@@ -15,9 +15,10 @@ class StopSignal:
         self._before: dict[int, object] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:  # a second one means it
+        # A second Ctrl-C means it. SIGTERM is what launchers send, and repeat while the state is being saved.
+        if self.received is not None and number == signal.SIGINT:
             raise Interrupted("stopped at once; the last checkpoint is what there is", 128 + number)
-        self.received = number
+        self.received = self.received or number
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):

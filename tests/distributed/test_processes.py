@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -52,6 +53,17 @@ def test_the_same_losses_and_samples_as_one_process(
 ) -> None:
     done = ranks(world, tmp_path / "notes", train, images, tmp_path / "run", prune_ratio=0.4, **settings, **MANY)
     assert [d["result"]["steps"] for d in done] == [12] * world
+    check_same(tmp_path / "run", one, 0.02)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_two_compiled_processes_are_as_an_eager_one(
+    images: Path, one: Path, tmp_path: Path, micro_batch: int | None
+) -> None:
+    how = {"compile": "on", "micro_batch": micro_batch, "prune_ratio": 0.4}
+    done = ranks(2, tmp_path / "notes", train, images, tmp_path / "run", **how, **MANY, seconds=400)
+    assert [d.get("result", d).get("steps") for d in done] == [12, 12], [*done, *notes_of(tmp_path / "notes")]
     check_same(tmp_path / "run", one, 0.02)
 
 

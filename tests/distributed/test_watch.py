@@ -28,7 +28,7 @@ class Board:
 
 
 def beat(count: int) -> dict[str, Any]:
-    return {"count": count, "step": count // 3, "doing": "training", "host": "h", "pid": 1, "sent": 0}
+    return {"count": count, "step": count // 3, "doing": "training", "alone": False, "host": "h", "pid": 1, "sent": 0}
 
 
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=9))
@@ -68,3 +68,20 @@ def test_the_one_that_does_not_move_is_named_by_one_that_waits(silent: bool) -> 
     assert said[2][0] == ""  # one of them is enough
     if not silent:
         assert said[1][0] == ""
+
+
+def test_one_that_works_by_itself_is_waited_for_as_long_as_it_lives() -> None:
+    """Process 0 evaluates for three time-outs while the others stand; then it hangs, and is named."""
+    board, said = Board(), {0: [], 1: []}
+    places = [Beat(step=4, count=10, host="host0", pid=100), Beat(step=5, count=12)]
+    watches = [Watch(board, rank, 2, place, 0.4, said[rank].append) for rank, place in enumerate(places)]
+    for watch in watches:
+        watch.start()
+    with places[0].by_itself("evaluation"):
+        time.sleep(1.2)
+        assert said == {0: [], 1: []}
+    time.sleep(1.2)
+    for watch in watches:
+        watch.stop()
+    assert said[1][0].startswith("process 0 on host0, pid 100, in step 4 (")
+    assert said[0][0] == ""

@@ -16,6 +16,7 @@ from selectivemae.core.errors import ElsewhereError, Interrupted, ProcessError, 
 from selectivemae.distributed.group import Group
 from selectivemae.distributed.watch import Watch
 
+_ALONE = 12  # hours that one process may work while the others wait for it
 _STAY = 60.0  # seconds that it waits at most for the others at an end that all have come to
 _GRACE = 3.0  # seconds that the host of the meeting place stays longer, so that the others can still read why
 
@@ -34,8 +35,8 @@ def joined(group: Group, meet: float = 300.0, hang: float = 1800.0) -> Iterator[
     store = _meet(group, meet)
     if group.device.type == "cuda":
         torch.cuda.set_device(group.device)
-    # The watch speaks first; torch's own time-out is for what it cannot see.
-    limit = timedelta(seconds=hang * 1.5 + 60)
+    # The watch speaks first, and knows of work that is waited for; torch's own time-out is for what it cannot see.
+    limit = timedelta(seconds=hang * 1.5 + 60, hours=_ALONE)
     backend = "cpu:gloo,cuda:nccl" if group.device.type == "cuda" else "gloo"
     dist.init_process_group(
         backend, store=PrefixStore("torch", store), rank=group.rank, world_size=group.world, timeout=limit
@@ -71,10 +72,25 @@ def _leave(store: Store, group: Group, stay: float, saving: float) -> None:
     at most: launchers kill the rest of a job soon after one has left it with a code that is not 0."""
     with suppress(RuntimeError, Interrupted):  # a signal that is repeated ends the waiting, and says nothing new
         if saving and not group.is_main:
-            store.wait(["left/0"], timedelta(seconds=saving))
+            _appear(store, ["left/0"], saving)
         store.set(f"left/{group.rank}", "")
         if group.is_main and not group.hosted:
-            store.wait([f"left/{rank}" for rank in range(group.world)], timedelta(seconds=stay))
+            _appear(store, [f"left/{rank}" for rank in range(group.world)], stay)
+
+
+def _appear(store: Store, keys: list[str], seconds: float) -> bool:
+    """Whether all ``keys`` are in the store within ``seconds``. RuntimeError when it is gone.
+
+    ``Store.wait`` does the same, but logs it as a warning of the network when they do not come.
+    """
+    end, pause = time.monotonic() + seconds, 0.02
+    while not store.check(keys):
+        left = end - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(pause, left))
+        pause = min(1.5 * pause, 1.0)
+    return True
 
 
 def _attempt(group: Group) -> str:
@@ -96,14 +112,13 @@ def _lost(store: Store, group: Group, error: RuntimeError) -> Exception:
     if not isinstance(error, dist.DistError) and "gloo" not in str(error):
         _note(store, group)
         return error
-    try:
-        store.wait(["failed"], timedelta(seconds=_GRACE))
-        return ElsewhereError(ProcessError.exit_code)
-    except RuntimeError:
-        return ProcessError(
-            f"process {group.rank} lost another one in step {group.beat.step} ({_first_sentence(error)}): look at the "
-            "log of the one that is gone; go on with --resume"
-        )
+    with suppress(RuntimeError):
+        if _appear(store, ["failed"], _GRACE):
+            return ElsewhereError(ProcessError.exit_code)
+    return ProcessError(
+        f"process {group.rank} lost another one in step {group.beat.step} ({_first_sentence(error)}): look at the log "
+        "of the one that is gone; go on with --resume"
+    )
 
 
 def _first_sentence(error: RuntimeError) -> str:
@@ -131,10 +146,11 @@ def _meet(group: Group, seconds: float) -> Store:
     keys = [f"here/{rank}" for rank in range(group.world)]
     left = max(1.0, seconds - (time.monotonic() - began)) + (_GRACE if host else 0)
     try:
-        store.wait(keys, timedelta(seconds=left))
+        if _appear(store, keys, left):
+            return store
     except RuntimeError as e:
         raise _missing(group, store, keys, where, seconds) from e
-    return store
+    raise _missing(group, store, keys, where, seconds)
 
 
 def _missing(group: Group, store: Store, keys: list[str], where: str, seconds: float) -> Exception:

@@ -10,7 +10,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ class Beat:
     count: int = 0
     step: int = 0
     doing: str = "beginning"
+    alone: bool = False  # at work that the others wait for, however long it takes
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     since: float = field(default_factory=time.monotonic)
@@ -35,6 +37,15 @@ class Beat:
         """Note that this process has come by a place that needs no name; all come by the same ones."""
         self.since = time.monotonic()
         self.count += 1
+
+    @contextmanager
+    def by_itself(self, doing: str) -> Iterator[None]:
+        """Work that this process does alone, as long as it takes: nobody is taken to hang meanwhile."""
+        before, self.doing, self.alone = self.doing, doing, True
+        try:
+            yield
+        finally:
+            self.doing, self.alone, self.since = before, False, time.monotonic()
 
 
 def suspects(beats: dict[int, dict[str, Any] | None], ages: dict[int, float], stale: float) -> list[int]:
@@ -78,7 +89,7 @@ class Watch:
 
     def _send(self) -> None:
         beat = self.beat
-        said = {"count": beat.count, "step": beat.step, "doing": beat.doing, "host": beat.host, "pid": beat.pid}
+        said = {name: getattr(beat, name) for name in ("count", "step", "doing", "alone", "host", "pid")}
         self.store.set(f"beat/{self.rank}", json.dumps(said | {"sent": time.monotonic_ns()}))
 
     def _run(self) -> None:
@@ -117,6 +128,9 @@ class Watch:
                 if rank not in self._seen or self._seen[rank][0] != beat["sent"]:
                     self._seen[rank] = (beat["sent"], now)
                 ages[rank] = now - self._seen[rank][1]
+        if any(beat and beat["alone"] and ages[rank] <= 2.5 * self.every for rank, beat in beats.items()):
+            self.beat.since = now  # the wait for it does not count
+            return
         if number <= 4:  # a beat that does not change for three of our own is no longer sent
             return
         found = suspects(beats, ages, 2.5 * self.every)

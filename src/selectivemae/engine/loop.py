@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from selectivemae.core.errors import ElsewhereError, Interrupted, TrainingError
 from selectivemae.data.batch import Batch, Stream
@@ -19,7 +19,7 @@ from selectivemae.distributed.each_step import gather_outcome
 from selectivemae.distributed.gather import gather_numbers
 from selectivemae.distributed.group import Group
 from selectivemae.engine.accord import Accord, Post
-from selectivemae.engine.memory import begin_again, would_fit
+from selectivemae.engine.memory import begin_again, no_memory, would_fit
 from selectivemae.engine.optim import AnySchedule, Budget, set_lr
 from selectivemae.engine.parallel import parallel
 from selectivemae.engine.precision import autocast
@@ -70,6 +70,8 @@ class Trainer:
         self.config = config
         self.micro_batch = config.micro_batch
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        # Whether images know of each other: batch norm, over all processes, in the middle of a step.
+        self.coupled = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in objective.model.modules())
 
     def step(self, batch: Batch, state: RunState) -> None:
         """Forward, backward and update for one batch; notes the outcome of the global batch in ``state``.
@@ -79,17 +81,16 @@ class Trainer:
         asked = self.micro_batch
         while (done := self._try(batch, state.progress)) is None:
             if self.micro_batch == 1:
-                raise TrainingError(
-                    f"not enough memory on {self.config.device} for one image: use a smaller model or image size"
-                )
+                raise no_memory(self.config.device, 1)
             self.micro_batch = (self.micro_batch + 1) // 2
             begin_again(self.config.device)
         if self.micro_batch < asked:
             log.warning(
-                "not enough memory on %s for %d images at a time: going on with %d, the same training%s",
+                "not enough memory on %s for %d images at a time: going on with %d, %s%s",
                 self.config.device,
                 asked,
                 self.micro_batch,
+                "which is all that batch norm sees at a time" if self.coupled else "the same training",
                 would_fit(self.config.device, min(self.micro_batch, self.share)),
             )
         loss, weight = self._outcome(batch, *done, state)
@@ -126,15 +127,12 @@ class Trainer:
             done = self._gradients(batch, progress)
         except torch.OutOfMemoryError:
             enough = False
+        if not enough and self.group.world > 1 and (self.coupled or not self.parallel.trial):
+            raise no_memory(self.config.device, self.micro_batch, f"process {self.group.rank} of {self.group.world}")
         if self.parallel.trial:
             enough = all(gather_numbers(self.group, int(enough)))
             if enough:
                 self.parallel.settle(-(-len(batch.index) // self.micro_batch))
-        elif not enough and self.group.world > 1:
-            raise TrainingError(
-                f"process {self.group.rank} ran out of memory on {self.config.device} in the middle of training, with "
-                f"{self.micro_batch} images at a time: go on with --resume --micro-batch {(self.micro_batch + 1) // 2}"
-            )
         return done if enough else None
 
     def _gradients(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:

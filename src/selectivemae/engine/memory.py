@@ -2,6 +2,8 @@
 
 import torch
 
+from selectivemae.core.errors import TrainingError
+
 _USABLE = 0.92  # of the device's memory: the rest goes to fragments, kernels and libraries
 
 
@@ -26,3 +28,14 @@ def would_fit(device: torch.device, images: int) -> str:
     total = torch.cuda.mem_get_info(device)[1]
     before, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
     return f" (by its measured memory --micro-batch {max(fitting(total, before, peak, images), images)} would fit)"
+
+
+def no_memory(device: torch.device, images: int, who: str = "") -> TrainingError:
+    """The error of a device without room for ``images`` at a time, where training cannot go on with fewer by itself:
+    because others wait for the process ``who``, or because it is one image already."""
+    begin = f"{who} ran out of memory" if who else "not enough memory"
+    if images == 1:
+        return TrainingError(f"{begin} on {device} for one image: use a smaller model or image size")
+    return TrainingError(
+        f"{begin} on {device} with {images} images at a time: go on with --resume --micro-batch {(images + 1) // 2}"
+    )

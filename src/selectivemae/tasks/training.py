@@ -319,7 +319,8 @@ class _Run:
         return hooks
 
     def _evaluate(self) -> dict[str, Any]:
-        self.figures = self.task.evaluate()
+        with self.group.beat.by_itself("evaluation"):  # of a large test part, longer than others wait by themselves
+            self.figures = self.task.evaluate()
         return self.figures
 
     def _beside(self, state: RunState) -> None:

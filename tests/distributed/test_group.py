@@ -1,5 +1,6 @@
 """What launchers say, read from their variables; and meeting others who do not come."""
 
+import socket
 import time
 
 import pytest
@@ -76,21 +77,46 @@ def test_a_batch_is_divided_equally_or_not_at_all() -> None:
         Group(world=4).share(3, "--batch-size")
 
 
-def test_an_address_where_nobody_answers_is_named_in_time() -> None:
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_name_that_leads_nowhere_is_named_in_time(rank: int, capfd: pytest.CaptureFixture[str]) -> None:
+    port, began = free_port(), time.monotonic()
+    with (
+        pytest.raises(ProcessError, match=rf"process {rank} of 2 .* no.such.host.invalid:{port} within 1 s"),
+        joined(Group(rank, 2, address="no.such.host.invalid", port=port), meet=1.0),
+    ):
+        pass
+    assert time.monotonic() - began < 20
+    assert capfd.readouterr().err == ""  # no stack of torch's
+
+
+def test_an_address_where_nobody_answers_is_named_in_time(capfd: pytest.CaptureFixture[str]) -> None:
     port = free_port()
     began = time.monotonic()
     with (
-        pytest.raises(ProcessError, match=rf"process 1 of 2 cannot meet the others at 127.0.0.1:{port} within 1 s"),
+        pytest.raises(ProcessError, match=rf"process 1 of 2 .* 127.0.0.1:{port} within 1 s \(nobody answers"),
         joined(Group(1, 2, address="127.0.0.1", port=port), meet=1.0),
     ):
         pass
     assert time.monotonic() - began < 20
+    assert capfd.readouterr().err == ""
 
 
-def test_missing_processes_are_named_in_time() -> None:
+def test_a_port_that_is_taken_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with (
+            pytest.raises(ProcessError, match=rf"process 0 of 2 .* 127.0.0.1:{port} .*the port cannot be listened at"),
+            joined(Group(0, 2, address="127.0.0.1", port=port), meet=1.0),
+        ):
+            pass
+    assert capfd.readouterr().err == ""
+
+
+def test_missing_processes_are_named_in_time(capfd: pytest.CaptureFixture[str]) -> None:
     port = free_port()
     with (
         pytest.raises(ProcessError, match=rf"process 1, 2 of 3 did not come to 127.0.0.1:{port} within 1 s"),
         joined(Group(0, 3, address="127.0.0.1", port=port), meet=1.0),
     ):
         pass
+    assert capfd.readouterr().err == ""

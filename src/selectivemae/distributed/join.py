@@ -132,16 +132,21 @@ def _meet(group: Group, seconds: float) -> Store:
     host = group.is_main and not group.hosted
     wait = timedelta(seconds=seconds)
     began = time.monotonic()
+    why = _taken(group.port) if host else _silent(group.address, group.port, seconds)
     try:
-        tcp = TCPStore(group.address, group.port, group.world, host, wait, wait_for_workers=False)
+        if why:
+            raise RuntimeError(why)
+        place = "127.0.0.1" if host else group.address  # so that process 0 comes to the next line, and tries its own
+        tcp = TCPStore(place, group.port, group.world, host, wait, wait_for_workers=False)
+        if host and (why := _silent(group.address, group.port, min(seconds, 5.0))):
+            raise RuntimeError(why)
         # A restarted group meets at the same place, where the notes of the one before still lie.
         store = PrefixStore(_attempt(group), tcp)
         store.set(f"here/{group.rank}", f"{socket.gethostname()}:{os.getpid()}")
     except RuntimeError as e:  # the errors of torch's network are all of this type
-        why = "the port is taken" if "EADDRINUSE" in str(e) else "nobody answers there"
         raise ProcessError(
-            f"process {group.rank} of {group.world} cannot meet the others at {where} within {seconds:g} s ({why}): "
-            "look at MASTER_ADDR and MASTER_PORT, and at the first process"
+            f"process {group.rank} of {group.world} cannot meet the others at {where} within {seconds:g} s "
+            f"({why or _first_sentence(e)}): look at MASTER_ADDR and MASTER_PORT, and at the first process"
         ) from e
     keys = [f"here/{rank}" for rank in range(group.world)]
     left = max(1.0, seconds - (time.monotonic() - began)) + (_GRACE if host else 0)
@@ -151,6 +156,35 @@ def _meet(group: Group, seconds: float) -> Store:
     except RuntimeError as e:
         raise _missing(group, store, keys, where, seconds) from e
     raise _missing(group, store, keys, where, seconds)
+
+
+def _taken(port: int) -> str:
+    """What is wrong with a port of this machine that process 0 is to listen at; empty when nothing is."""
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("", port))
+        except OSError as e:
+            return f"the port cannot be listened at: {e.strerror}"
+    return ""
+
+
+def _silent(address: str, port: int, seconds: float) -> str:
+    """Why nobody answers at an address within ``seconds``; empty when somebody does.
+
+    Torch's store tries as long by itself, but logs each failure with a stack of C++ calls.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        left = end - time.monotonic()
+        try:
+            socket.create_connection((address, port), timeout=max(0.5, min(left, 10.0))).close()
+        except OSError as e:
+            if left <= 0:
+                return f"nobody answers there: {e.strerror or e}"
+            time.sleep(min(0.3, max(left, 0.0)))
+        else:
+            return ""
 
 
 def _missing(group: Group, store: Store, keys: list[str], where: str, seconds: float) -> Exception:

@@ -7,10 +7,10 @@ The rules, the same for every reader; what they change is counted and named in `
 ===================== =============================================================================
 not_finite            a coordinate is NaN or infinite: the object is left out
 inverted              an upright box with x2 < x1 or y2 < y1: left out
-too_small             an upright box under 1 px wide or high, a rotated one without area: left out
+too_small             an upright box under 1 px wide or high, a rotated one without area: left out (*)
 repeated_corner       an oriented object with two equal neighbouring corners: left out
 crossed_corners       the corners are not in order around the object: kept, as the rectangle around them
-outside               wholly outside the image: left out; an object that only crosses the border is kept whole
+outside               wholly outside the image: left out (*); an object that only crosses the border is kept whole
 unknown_class         a class that was not asked for: left out (names are compared without regard to case)
 bad_object            a line or element without readable numbers: left out
 unreadable            a label file that is no XML, or an image that is none: the image is left out
@@ -21,6 +21,8 @@ no_size               neither the labels nor an image say how large the image is
 other_size            labels that belong to another size of the image (they say so, or do not say and most of their
                       objects lie outside): the image is left out
 ===================== =============================================================================
+
+(*) Kept where somebody's detections are judged by a COCO or VOC file (``as_is``): such figures are those of that file.
 """
 
 from collections import Counter
@@ -34,7 +36,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from selectivemae.core.errors import DataError
+from selectivemae.core.errors import DataError, DecodeError
+from selectivemae.data.decode import header
 from selectivemae.ops import rotated
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
@@ -130,10 +133,12 @@ def assemble(
     notes: Notes,
     source: Path,
     sides: int,
+    as_is: bool = False,
 ) -> BoxSet:
     """Check and index raw objects; items are (id, image, size, objects).
 
-    ``classes`` None takes the names that occur, sorted. Raises DataError when nothing usable is left.
+    ``classes`` None takes the names that occur, sorted; ``as_is`` keeps what the rules say. Raises DataError when
+    nothing usable is left.
     """
     raw = list(raw)
     if classes is None:
@@ -142,7 +147,7 @@ def assemble(
     index = {name.lower(): i for i, name in enumerate(classes)}
     if len(index) != len(classes):
         raise DataError(f"{source}: class names occur twice (case does not count); give each once")
-    items = [_check(*item, index, notes, sides) for item in raw]
+    items = [_check(*item, index, notes, sides, as_is) for item in raw]
     kept = sorted((i for i in items if i is not None), key=lambda i: i.id)
     for earlier, later in pairwise(kept):
         if earlier.id == later.id:
@@ -161,6 +166,7 @@ def _check(
     index: Mapping[str, int],
     notes: Notes,
     sides: int,
+    as_is: bool,
 ) -> Labelled | None:
     stated = size
     if image is not None:
@@ -178,6 +184,8 @@ def _check(
     if not objects:
         notes.add("no_objects", id)
     boxes, reasons = (upright_boxes if sides == 4 else rotated_boxes)([o.values for o in objects], size)
+    if as_is:
+        reasons = ["" if reason in ("too_small", "outside") else reason for reason in reasons]
     kept = []
     for item, reason in zip(objects, reasons, strict=True):
         known = item.name.lower() in index
@@ -261,28 +269,39 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.height, image.width
-    except (OSError, Image.DecompressionBombError) as error:
+    except (OSError, Image.DecompressionBombError):
+        pass  # Pillow does not know images of many bands or more than 8 bits a sample
+    try:
+        width, height, _ = header(path.read_bytes())
+    except (OSError, DecodeError) as error:
         raise DataError(f"{path}: not a readable image ({error}); remove or replace it") from None
+    return height, width
 
 
-def find_images(*folders: Path) -> dict[str, Path]:
-    """Images of some folders (those that exist) by file name without suffix. Raises DataError if there are none."""
-    found = {
+def images_by_stem(*folders: Path) -> dict[str, Path]:
+    """Images of some folders (those that exist) by file name without suffix; of two called alike the one in the earlier
+    folder."""
+    return {
         path.stem: path
-        for folder in folders
+        for folder in reversed(folders)
         if folder.is_dir()
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in IMAGE_SUFFIXES
     }
+
+
+def find_images(*folders: Path) -> dict[str, Path]:
+    """As ``images_by_stem``; raises DataError if there are none."""
+    found = images_by_stem(*folders)
     if not found:
         raise DataError(f"no images in {' or '.join(map(str, folders))}; check the path")
     return found
 
 
 def read_ids(path: Path) -> list[str]:
-    """Image ids of a split file, one a line; a suffix of an image file is taken off."""
+    """Image ids of a split file, one a line (spaces may be in them); a suffix of an image file is taken off."""
     try:
-        lines = path.read_text(encoding="utf-8").split()
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: split file cannot be read ({error})") from None
     return [Path(line).stem if Path(line).suffix.lower() in IMAGE_SUFFIXES else line for line in lines]

@@ -12,6 +12,7 @@ evaluation/
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,6 +38,8 @@ from selectivemae.tasks.classify.config import EvaluateConfig
 from selectivemae.tasks.common import EVALUATION
 from selectivemae.tasks.detect.data import to_coco, to_results
 from selectivemae.tasks.oriented.data import write_submission
+
+log = logging.getLogger("selectivemae")
 
 Found = tuple[dict[str, Detections], list[tuple[str, str]]]
 """Detections by image id, and (id, reason) of images that could not be read."""
@@ -102,6 +105,7 @@ def evaluate_run(task: Task, run: Path, config: EvaluateConfig, out: Path | None
                 open_boxes(root, part, detector.sides, config.split or (split if same else None), detector.classes)
             )
     data = joined(sets, root)
+    report_notes(data, "test")
     device = choose_device(config.device)
     detector.model.to(device)
     batch = config.batch_size if "batch_size" in config.model_fields_set else _BATCH
@@ -119,6 +123,14 @@ def evaluate_run(task: Task, run: Path, config: EvaluateConfig, out: Path | None
     if out is not None:
         write_evaluation(out, data, found, figures, unread)
     return figures
+
+
+def report_notes(data: BoxSet, name: str) -> None:
+    """Log what a reader left out or found odd, a line a reason; of labels alone nobody expects an image's size."""
+    alone = all(item.image is None for item in data)
+    for line in str(data.notes).splitlines():
+        if not (alone and line.startswith("no_size:")):
+            log.warning("%s labels: %s", name, line)
 
 
 def write_evaluation(

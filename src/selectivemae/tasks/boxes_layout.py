@@ -5,14 +5,16 @@ DIOR, DIOR-R                                            JPEGImages-trainval/ JPE
                                                         Annotations/Horizontal (or Oriented) Bounding Boxes/,
                                                         ImageSets/Main/{train,val,trainval,test}.txt
 HRSC2016 (oriented)                                     FullDataSet/{AllImages,Annotations}/, ImageSets/*.txt
-COCO (upright)                                          {train,val,test}.json, or annotations/instances_*.json
+COCO (upright)                                          {train,val,test}.json, annotations/instances_*.json, or
+                                                        _annotations.coco.json among the images of each part
 images in parts                                         {train,val,test}/ with images/ and labels as in the next line
 images with lists                                       images/ (or JPEGImages/) with Annotations/*.xml (VOC; upright),
                                                         labelTxt/*.txt (DOTA), or annotations.csv (Airbus; upright), and
                                                         {train,val,test}.txt beside them or in ImageSets/[Main/]
 ======================================================= =========================================================
 
-Judged is the part ``test``, or ``val`` where no ``test`` has labels; trained on is all that is before it.
+Judged is the part ``test``, or ``val`` where no ``test`` has labels, or all images where there are no lists; trained on
+is all that is before it.
 ``classes.txt`` (one name a line) beside the data orders the classes; DIOR's and HRSC2016's are fixed; otherwise names
 are sorted.
 """
@@ -69,7 +71,8 @@ def choose(available: Sequence[str], part: Part, split: str | None, where: Path)
         return names
     test = "test" if "test" in available else "val" if "val" in available else None
     if test is None:
-        raise DataError(f"{where}: no part called test or val to judge by; there are: {', '.join(available) or 'none'}")
+        there = f"there are: {', '.join(available)}" if available else "write lists of ids: train.txt and val.txt"
+        raise DataError(f"{where}: no part called test or val to judge by; {there}")
     if part == "test":
         return [test]
     options = [["trainval"], ["train", "val"], ["train"]] if test == "test" else [["train"]]
@@ -90,6 +93,8 @@ def _read_lists(root: Path, part: Part, sides: int, split: str | None, classes: 
         lists |= {name: folder / f"{name}.txt" for name in _NAMES if (folder / f"{name}.txt").is_file()}
         if split is not None:
             lists |= {name: path for name in split.split("+") if (path := folder / f"{name}.txt").is_file()}
+    if not lists and split is None and part == "test" and _has_labels(root, sides):
+        return _read_flat(root, sides, classes, None)  # a folder of a single part: judge all of it
     ids = [id for name in choose(list(lists), part, split, root) for id in read_ids(lists[name])]
     if dior.is_dir():
         return (read_dior if sides == 4 else read_dior_r)(root, ids)
@@ -135,6 +140,7 @@ def _read_coco_parts(
         inside = root / "annotations"
         forms = [
             root / f"{name}.json",
+            root / name / "_annotations.coco.json",
             *(inside / f"{h}{name}{y}.json" for h in ("", "instances_") for y in ("", "2017")),
         ]
         if file := next((form for form in forms if form.is_file()), None):
@@ -144,7 +150,7 @@ def _read_coco_parts(
     sets = []
     for name in choose(list(files), part, split, root):
         folders = [root / name / "images", root / "images", root / name, root / f"{name}2017", root / "JPEGImages"]
-        sets.append(read_coco(files[name], [f for f in folders if f.is_dir()][:1], classes))
+        sets.append(read_coco(files[name], [*(f for f in folders if f.is_dir()), root], classes))
     return joined(sets, root)
 
 

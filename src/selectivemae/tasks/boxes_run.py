@@ -20,7 +20,7 @@ from selectivemae.engine.precision import choose_device, resolve_precision
 from selectivemae.engine.state import RunState
 from selectivemae.tasks.boxes_config import BoxConfig
 from selectivemae.tasks.boxes_data import BoxStore, BoxStream, CanvasPixels
-from selectivemae.tasks.boxes_evaluate import Found, detect, write_evaluation
+from selectivemae.tasks.boxes_evaluate import Found, detect, report_notes, write_evaluation
 from selectivemae.tasks.boxes_figures import DEFINITIONS, BoxFigures, judge
 from selectivemae.tasks.boxes_geometry import Geometry
 from selectivemae.tasks.boxes_layout import open_boxes
@@ -169,8 +169,7 @@ class BoxTask:
     def announce(self) -> None:
         """Log classes, parts, what the readers left out, and the model."""
         for name, data in (("training", self.train), ("test", self.test)):
-            for line in str(data.notes).splitlines():
-                log.warning("%s labels: %s", name, line)
+            report_notes(data, name)
         log.info(
             "%d classes; %d training images with %d objects, %d test images with %d; %s, canvas %d px, on %s in %s",
             len(self.train.classes),

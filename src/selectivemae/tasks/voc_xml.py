@@ -27,6 +27,7 @@ def read_folder(
     images: Mapping[str, Path] | None,
     classes: Sequence[str] | None,
     ids: Sequence[str] | None,
+    as_is: bool = False,
 ) -> BoxSet:
     """Read a folder of XML label files, all of them or those of ``ids``; ``images`` by id, None reads labels alone."""
     notes, raw = Notes(), []
@@ -35,7 +36,7 @@ def read_folder(
         if root is not None:
             objects = objects_of(root, form.objects, path, notes, form.parse)
             raw.append((id, image, size_of(root, form.height, form.width), objects))
-    return assemble(raw, classes, notes, folder, form.sides)
+    return assemble(raw, classes, notes, folder, form.sides, as_is)
 
 
 def read_xml(path: Path, notes: Notes) -> ElementTree.Element | None:

@@ -3,6 +3,8 @@
 Rules for objects and files that are not as they should be: ``tasks.boxes_common``.
 """
 
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -21,6 +23,8 @@ from selectivemae.tasks.boxes_common import (
     read_ids,
 )
 from selectivemae.tasks.detect.data import DIOR_CLASSES, dior_images
+
+log = logging.getLogger("selectivemae")
 
 DOTA_CLASSES = (
     "plane", "baseball-diamond", "bridge", "ground-track-field", "small-vehicle", "large-vehicle", "ship",
@@ -64,6 +68,14 @@ def _hrsc_object(element: Element) -> tuple[str, Array]:
 _HRSC = voc_xml.Form("HRSC_Objects/HRSC_Object", _hrsc_object, sides=5, height="Img_SizeHeight", width="Img_SizeWidth")
 
 
+_TASK1 = re.compile(r"Task1_(.+)\.txt", re.IGNORECASE)
+
+
+def file_word(name: str) -> str:
+    """A class's name as part of a file's name: slashes become hyphens."""
+    return re.sub(r"[/\\]", "-", name)
+
+
 def write_submission(folder: Path, classes: Sequence[str], predictions: Mapping[str, Detections]) -> list[Path]:
     """Write DOTA's Task1 files, one a class: ``image score x1 y1 … x4 y4``. Returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,31 +87,45 @@ def write_submission(folder: Path, classes: Sequence[str], predictions: Mapping[
             corners = rotated.corners(torch.from_numpy(found.boxes[own])).reshape(-1, 8).tolist()
             for score, points in zip(found.scores[own].tolist(), corners, strict=True):
                 lines.append(" ".join([id, f"{score:.6f}", *(f"{p:.2f}" for p in points)]))
-        path = folder / f"Task1_{name}.txt"
+        path = folder / f"Task1_{file_word(name)}.txt"
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         paths.append(path)
     return paths
 
 
 def read_submission(folder: Path, classes: Sequence[str]) -> dict[str, Detections]:
-    """Read Task1 files: detections by image id. Raises DataError naming file and line that does not fit."""
+    """Read Task1 files: detections by image id. Names of classes are compared without regard to case; files of other
+    classes are named in the log. Raises DataError naming file and line that does not fit."""
     rows: dict[str, list[tuple[float, list[float], int]]] = {}
-    paths = [folder / f"Task1_{name}.txt" for name in classes]
-    if not any(path.is_file() for path in paths):
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    paths = {match[1].lower(): path for path in there if (match := _TASK1.fullmatch(path.name))}
+    places = {file_word(name).lower(): label for label, name in enumerate(classes)}
+    if not paths.keys() & places.keys():
         raise DataError(f"{folder}: no Task1_<class>.txt of the classes {', '.join(classes)}")
-    for label, path in enumerate(paths):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else (), start=1):
-            words = line.split()
+    for name, path in paths.items():
+        lines = _lines(path)
+        if name not in places and lines:
+            log.warning("%s: %d detections do not count: the ground truth has no such class", path, len(lines))
+            continue
+        for number, line in enumerate(lines, start=1):
+            id, *words = line.rsplit(maxsplit=9)
             try:
-                score, *points = (float(word) for word in words[1:])
+                score, *points = (float(word) for word in words)
             except ValueError:
                 score, points = np.nan, []
             if len(points) != 8 or not np.isfinite([score, *points]).all():
                 raise DataError(f"{path} line {number}: expected an image id, a score and eight coordinates")
-            rows.setdefault(words[0], []).append((score, points, label))
+            rows.setdefault(id, []).append((score, points, places[name]))
     out = {}
     for id, of_image in rows.items():
         quads = torch.tensor([points for _, points, _ in of_image], dtype=torch.float64).view(-1, 4, 2)
         scores, labels = np.array([r[0] for r in of_image]), np.array([r[2] for r in of_image], np.int64)
         out[id] = Detections(rotated.from_quads(quads).numpy(), scores, labels)
     return out
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: detections cannot be read ({error})") from None

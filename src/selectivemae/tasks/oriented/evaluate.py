@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from selectivemae.tasks.boxes_evaluate import evaluate_run as evaluate_boxes
-from selectivemae.tasks.boxes_evaluate import write_evaluation
+from selectivemae.tasks.boxes_evaluate import report_notes, write_evaluation
 from selectivemae.tasks.boxes_figures import BoxFigures, judge
 from selectivemae.tasks.classify.config import EvaluateConfig
 from selectivemae.tasks.dota_txt import read_dota
@@ -23,6 +23,7 @@ def evaluate_files(predictions: Path, ground_truth: Path, out: Path | None = Non
     truth = read_dota(ground_truth)
     if {name.lower() for name in truth.classes} <= set(DOTA_CLASSES):
         truth = read_dota(ground_truth, classes=DOTA_CLASSES)
+    report_notes(truth, "ground truth")
     found = read_submission(predictions, truth.classes)
     figures = judge(truth, found, 5, "ignore")
     if out is not None:

@@ -1,14 +1,14 @@
 """Detection on real imagery with a small encoder: a handful of images by heart, and pre-trained against fresh weights.
 
     python benchmarks/detect.py [--weights NAME=PATH ...] [--only overfit learn] [--sets airbus_aircraft ...]
-                                [--seeds 3] [--epochs 40] [--out FOLDER]
+                                [--seeds 3] [--steps 200] [--out FOLDER]
 
 ``overfit`` trains on four images of a set and judges on the same four: the goal is a mean AP at IoU 0.5 above 90 %.
 ``learn`` trains on the set's own train part and judges on its val part, once a seed and encoder. Necks and heads are
 narrower than the published ones (64 and 256 instead of 256 and 1024), so that two cores do it in minutes; all else is
-as in the recipes, but for the rate and the length. The runs with their pictures stay in --out, and one that is
-finished there is not trained again: a set that needs more epochs or a larger canvas is run alone first (an object of
-less than 18 px on the canvas fits no anchor).
+as in the recipes, but for the rate, the length and bf16. The canvas of a set is such that most of its objects have 18 px
+or more: smaller ones fit no anchor. The runs with their pictures stay in --out, and one that is finished there is not
+trained again.
 """
 
 import argparse
@@ -33,15 +33,16 @@ from selectivemae.tasks.boxes_run import finetune_boxes
 from selectivemae.tasks.detect.config import DetectConfig
 from selectivemae.tasks.oriented.config import OrientedConfig
 
-SETS = {
-    "airbus_aircraft": "detect",
-    "gdit_aerial_airport": "detect",
-    "nepu_owod": "detect",
-    "dota": "oriented",
-    "buildings_obb_derived": "oriented",
+SETS = {  # task and canvas in pixels
+    "airbus_aircraft": ("detect", 256),
+    "nepu_owod": ("detect", 384),
+    "gdit_aerial_airport": ("detect", 512),
+    "buildings_obb_derived": ("oriented", 256),
+    "dota": ("oriented", 384),
 }
 CONFIGS: dict[str, Any] = {"detect": DetectConfig, "oriented": OrientedConfig}
 BY_HEART = 4  # images
+BATCH = 4  # of training on the parts
 OBJECTS = (1, 12)  # images with so many objects are taken
 SMALLEST = 25  # of which none is smaller than this part of the image's longer side
 
@@ -59,19 +60,20 @@ class Outcome:
     minutes: float
 
 
-def tune(task: Any, arguments: argparse.Namespace, out: Path, **settings: Any) -> Outcome:
+def tune(name: str, arguments: argparse.Namespace, out: Path, **settings: Any) -> Outcome:
     """One fine-tuning with the settings of this benchmark, unless it is finished."""
     kept = out / "outcome.json"
+    task, canvas = SETS[name]
     if not kept.exists():
         epochs, began = settings["epochs"], time.monotonic()
         common = {
-            "image_size": arguments.image_size, "neck_width": 64, "head_width": 256, "lr": arguments.lr,
-            "milestones": [0.7 * epochs, 0.9 * epochs], "warmup_steps": 20, "eval_every": epochs, "precision": "fp32",
+            "image_size": canvas, "neck_width": 64, "head_width": 256, "lr": arguments.lr,
+            "milestones": [0.7 * epochs, 0.9 * epochs], "warmup_steps": 20, "eval_every": epochs, "precision": "bf16",
             "device": "cpu", "workers": 0, "keep": 1, "out": str(out),
         }  # fmt: skip
         result = finetune_boxes(task, CONFIGS[task].build(common, settings), overwrite=out.exists(), quiet=True)
         run, minutes = result.runs[0], (time.monotonic() - began) / 60
-        outcome = Outcome(result.metric, result.mean, arguments.image_size, run.images, run.epochs, run.steps, minutes)
+        outcome = Outcome(result.metric, result.mean, canvas, run.images, run.epochs, run.steps, minutes)
         kept.write_text(json.dumps(asdict(outcome)))
     return Outcome(**json.loads(kept.read_text()))
 
@@ -111,10 +113,10 @@ def overfit(arguments: argparse.Namespace, out: Path) -> str:
     """The table of images learned by heart."""
     rows = []
     for name in arguments.sets:
-        task = SETS[name]
+        task, _ = SETS[name]
         data = few(arguments.data / name, 4 if task == "detect" else 5, out / "few" / name)
         one = tune(
-            task,
+            name,
             arguments,
             out / f"overfit-{name}",
             weights="random:" + arguments.model,
@@ -149,17 +151,18 @@ def learn(arguments: argparse.Namespace, out: Path) -> str:
     encoders = {"random": "random:" + arguments.model} | dict(w.split("=", 1) for w in arguments.weights)
     rows = []
     for name in arguments.sets:
-        task = SETS[name]
+        task, _ = SETS[name]
+        images = len(open_boxes(arguments.data / name, "train", 4 if task == "detect" else 5))
         for label, weights in encoders.items():
             runs = [
                 tune(
-                    task,
+                    name,
                     arguments,
                     out / f"{name}-{label}-{seed}",
                     weights=weights,
                     data=str(arguments.data / name),
-                    epochs=float(arguments.epochs),
-                    batch_size=4,
+                    epochs=arguments.steps * BATCH / images,
+                    batch_size=BATCH,
                     seed=seed,
                 )
                 for seed in range(arguments.seeds)
@@ -167,10 +170,8 @@ def learn(arguments: argparse.Namespace, out: Path) -> str:
             mean, deviation = mean_deviation([run.value for run in runs])
             shown = f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
             seeds, minutes = " ".join(f"{run.value:.1f}" for run in runs), f"{sum(run.minutes for run in runs):.0f}"
-            rows.append(
-                [name, task, label, runs[0].canvas, f"{runs[0].epochs:.0f}", runs[0].metric, shown, seeds, minutes]
-            )
-    head = ["set", "task", "encoder", "canvas, px", "epochs", "figure", "value on val, %", "seeds", "minutes"]
+            rows.append([name, task, label, runs[0].canvas, runs[0].steps, runs[0].metric, shown, seeds, minutes])
+    head = ["set", "task", "encoder", "canvas, px", "steps", "figure", "value on val, %", "seeds", "minutes"]
     return "## On the sets' own train and val parts\n\n" + markdown(head, rows)
 
 
@@ -183,9 +184,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", choices=tuple(SETS), default=tuple(SETS))
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=float, default=40)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--overfit-epochs", type=float, default=120)
-    parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--out", type=Path, default=None, help="keeps the runs (else a temporary folder)")
     arguments = parser.parse_args()
@@ -194,9 +194,9 @@ def main() -> None:
         out = arguments.out or Path(temporary)
         parts = {"overfit": overfit, "learn": learn}
         blocks = [parts[name](arguments, out) for name in parts if name in arguments.only]
-    size = f"rate {arguments.lr:g}, neck 64, head 256, fp32"
+    size = f"rate {arguments.lr:g}, neck 64, head 256, bf16"
     compared = "; ".join(f"{name} is {text}" for name, text in DEFINITIONS.items() if "published" in text)
-    about = f"{arguments.model}, {size}; batches of 2 by heart, of 4 on the parts, {arguments.seeds} seeds. {compared}."
+    about = f"{arguments.model}, {size}; batches of 2 by heart, of {BATCH} on the parts, {arguments.seeds} seeds. {compared}."
     write("detect", "Detection on real imagery", "benchmarks/detect.py", about, *blocks)
 
 

@@ -30,7 +30,7 @@ DUBAI = "classes:\n" + "".join(
 )
 COMMON = {
     "batch_size": 8, "head_width": 64, "warmup_steps": 20, "resize": "image", "turns": "all", "eval_every": 1e6,
-    "checkpoint_minutes": 1e6, "workers": 0, "device": "cpu", "lr": 5e-4, "layer_decay": 0.9, "precision": "fp32",
+    "checkpoint_minutes": 1e6, "workers": 0, "device": "cpu", "lr": 5e-4, "layer_decay": 0.9, "precision": "bf16",
 }  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def main() -> None:
     head = ["set", "encoder", "seeds", "mIoU", "mF1", "boundary F1", "majority class, mIoU", "CPU min", "wall min"]
     note = (
         f"{architecture}, head of {COMMON['head_width']} channels, {args.steps} steps of {COMMON['batch_size']} crops "
-        f"of {args.crop} px, learning rate {COMMON['lr']:g}; {os.environ.get('OMP_NUM_THREADS', 'all')} threads. "
+        f"of {args.crop} px, learning rate {COMMON['lr']:g}, bf16; {os.environ.get('OMP_NUM_THREADS', 'all')} threads. "
         "Figures in percent, of the val part at native scale by sliding windows; mean ± deviation over the seeds."
     )
     _table.write(args.name, "Segmentation of real imagery", "benchmarks/segment.py", note, _table.markdown(head, rows))

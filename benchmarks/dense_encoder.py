@@ -45,9 +45,7 @@ def sources(root: Path) -> Iterator[Path]:
 
 def windows(image: np.ndarray) -> Iterator[np.ndarray]:
     """Windows (up to 256, up to 256, 3) that cover an image, overlapping by a quarter; the whole of a small one."""
-    places = [
-        sorted({*range(0, max(length - SIDE, 0) + 1, STEP), max(length - SIDE, 0)}) for length in image.shape[:2]
-    ]
+    places = [sorted({*range(0, max(length - SIDE, 0) + 1, STEP), max(length - SIDE, 0)}) for length in image.shape[:2]]
     yield from (image[y : y + SIDE, x : x + SIDE] for y in places[0] for x in places[1])
 
 

@@ -6,9 +6,9 @@
 ``overfit`` trains on four images of a set and judges on the same four: the goal is a mean AP at IoU 0.5 above 90 %.
 ``learn`` trains on the set's own train part and judges on its val part, once a seed and encoder. Necks and heads are
 narrower than the published ones (64 and 256 instead of 256 and 1024), so that two cores do it in minutes; all else is
-as in the recipes, but for the rate, the length and bf16. The canvas of a set is such that most of its objects have 18 px
-or more: smaller ones fit no anchor. The runs with their pictures stay in --out, and one that is finished there is not
-trained again.
+as in the recipes, but for the rate, the length and bf16. The canvas of a set is such that most of its objects have
+18 px or more: smaller ones fit no anchor. The runs with their pictures stay in --out, and one that is finished there
+is not trained again.
 """
 
 import argparse
@@ -196,7 +196,8 @@ def main() -> None:
         blocks = [parts[name](arguments, out) for name in parts if name in arguments.only]
     size = f"rate {arguments.lr:g}, neck 64, head 256, bf16"
     compared = "; ".join(f"{name} is {text}" for name, text in DEFINITIONS.items() if "published" in text)
-    about = f"{arguments.model}, {size}; batches of 2 by heart, of {BATCH} on the parts, {arguments.seeds} seeds. {compared}."
+    batches = f"batches of 2 by heart, of {BATCH} on the parts, {arguments.seeds} seeds"
+    about = f"{arguments.model}, {size}; {batches}. {compared}."
     write("detect", "Detection on real imagery", "benchmarks/detect.py", about, *blocks)
 
 

@@ -11,7 +11,7 @@ import argparse
 import torch
 
 import _table
-from selectivemae.engine.measure import flops_per_image, saved_bytes_per_image, synthetic_batch
+from selectivemae.engine.measure import flops_per_image, saved_bytes, synthetic_batch
 from selectivemae.engine.recompute import recompute_activations
 from selectivemae.models import vit
 from selectivemae.models.create import create_model
@@ -19,12 +19,14 @@ from selectivemae.pretrain.objective import PretrainObjective
 
 MODELS = ("vit_small_patch16", "vit_base_patch16", "vit_large_patch16", "vit_huge_patch14")
 PEAK, SHARE = 790e12, 0.4  # bf16 matrix products of one H100 or H200, and the share that such a training reaches
+ROOM = 0.9 * 80e9  # bytes of a device that a training can use
 NETWORK = {8: 400e9, 128: 40e9, 1000: 40e9}  # bytes a second from each device: inside a machine, and between machines
 CORPUS, EPOCHS = 4_000_000, 800
 
 
 def counts(name: str) -> list[float]:
-    """Parameters, operations of an image (forward and backward), bytes kept of it, the same with recomputation.
+    """Parameters, operations of an image (forward and backward), bytes kept of it, bytes kept whatever the batch, and
+    both with recomputation.
 
     Counted with one block in the encoder and with two: all of them grow by the same for every block more.
     """
@@ -44,10 +46,10 @@ def counts_of_model(name: str) -> list[float]:
     """``counts`` of a model as it is."""
     model = create_model(name, method="selectivemae", image_size=224)
     objective = PretrainObjective(model, 0.05)
-    batch = synthetic_batch(1, 3, 224, 224, torch.device("cpu"))
-    figures = [flops_per_image(objective, batch), saved_bytes_per_image(objective, batch, "bf16")]
+    batch = synthetic_batch(4, 3, 224, 224, torch.device("cpu"))
+    figures = [flops_per_image(objective, batch), *saved_bytes(objective, batch, "bf16")]
     recompute_activations(model)
-    return [sum(p.numel() for p in model.parameters()), *figures, saved_bytes_per_image(objective, batch, "bf16")]
+    return [sum(p.numel() for p in model.parameters()), *figures, *saved_bytes(objective, batch, "bf16")]
 
 
 def ring(parameters: float, world: int, width: int = 4) -> float:
@@ -61,12 +63,13 @@ def main() -> None:
     needs: list[list[object]] = []
     sends: list[list[object]] = []
     for name in MODELS:
-        parameters, flops, kept, recomputed = counts(name)
+        parameters, flops, kept, copies, recomputed, _ = counts(name)
         per_second = SHARE * PEAK / flops
         state = 16 * parameters  # weights, gradients and two moments in fp32
         needs.append([
             name, f"{parameters / 1e6:.1f} M", f"{flops / 1e9:.1f}", f"{state / 1e9:.2f}", f"{state / 8e9:.2f}",
-            f"{kept / 1e6:.1f}", f"{recomputed / 1e6:.1f}", f"{per_second:,.0f}",
+            f"{copies / 1e9:.2f}", f"{kept / 1e6:.1f}", f"{recomputed / 1e6:.1f}",
+            *(f"{(ROOM - state - copies) / each:,.0f}" for each in (kept, recomputed)), f"{per_second:,.0f}",
             f"{CORPUS * EPOCHS / per_second / 3600:,.0f}",
         ])  # fmt: skip
         for world, rate in NETWORK.items():
@@ -78,8 +81,9 @@ def main() -> None:
                 f"{1e3 * image * 4096 / world:.1f}", f"{wire / image:.0f}", *(f"{hours:.1f}" for hours in total),
             ])  # fmt: skip
     first = _table.markdown(
-        ["model", "parameters", "GFLOP an image", "GB of state", "GB of state, 8 shards", "MB kept an image",
-         "recomputed", "images/s a device (computed)", "device hours, 800 epochs of 4 M"], needs,
+        ["model", "parameters", "GFLOP an image", "GB of state", "GB of state, 8 shards", "GB of bf16 copies",
+         "MB kept an image", "recomputed", "images at a time in 80 GB", "recomputed", "images/s a device (computed)",
+         "device hours, 800 epochs of 4 M"], needs,
     )  # fmt: skip
     second = _table.markdown(
         ["model", "devices", "GB sent a step, fp32", "bf16", "shards, fp32", "ms on the wire",
@@ -89,7 +93,8 @@ def main() -> None:
         "Computed, not measured: 224 px, SelectiveMAE as published (15 % seen, 25 % rebuilt, decoder of 12 blocks). "
         f"{PEAK / 1e12:.0f} TFLOP/s of bf16 a device, of which {100 * SHARE:.0f} % are used; each device sends "
         f"{NETWORK[8] / 1e9:.0f} GB/s inside a machine and {NETWORK[128] / 1e9:.0f} GB/s between machines. Kept bytes "
-        "are counted with the plain form of attention; fused kernels keep less. Hours are those of 800 epochs of 4 M "
+        "are counted with the plain form of attention; fused kernels keep less; the largest temporaries of a step (its "
+        "images in fp32, the gradients of a block) come beside. Hours are those of 800 epochs of 4 M "
         "images, a step taking the longer of work and wire (fp32 gradients, hidden behind the work)."
     )
     _table.write("scaling", "Many devices, on paper", "benchmarks/scaling.py", note, first, second)

@@ -9,7 +9,7 @@ from selectivemae.engine.measure import (
     flops_per_image,
     interleaved,
     matrix_peak,
-    saved_bytes_per_image,
+    saved_bytes,
     synthetic_batch,
 )
 from selectivemae.engine.state import StepOutput
@@ -19,7 +19,7 @@ class OneLinear:
     """An objective of one 48 -> 10 linear map."""
 
     def __init__(self) -> None:
-        self.model = nn.Linear(48, 10, bias=False)
+        self.model: nn.Module = nn.Linear(48, 10, bias=False)
 
     def parameter_groups(self) -> list[dict]:
         return [{"params": list(self.model.parameters())}]
@@ -36,7 +36,18 @@ def test_flops_of_a_linear_map():
 
 def test_saved_bytes_of_a_linear_map():
     batch = synthetic_batch(4, 3, 4, 4, torch.device("cpu"))
-    assert saved_bytes_per_image(OneLinear(), batch, "fp32") == 48 * 4  # its input, in fp32
+    assert saved_bytes(OneLinear(), batch, "fp32") == (48 * 4, 0)  # its input, in fp32
+    # The input in bf16 (autocast's copy); the copy of the 48 x 10 weights is there once, however many images.
+    assert saved_bytes(OneLinear(), batch, "bf16") == (48 * 2, 0)
+
+
+def test_copies_of_weights_do_not_count_for_each_image():
+    """A second map must keep its weights for the gradient of its input: under bf16 a copy of them."""
+    objective = OneLinear()
+    objective.model = nn.Sequential(nn.Linear(48, 10, bias=False), nn.Linear(10, 7, bias=False))
+    for images in (4, 9):
+        batch = synthetic_batch(images, 3, 4, 4, torch.device("cpu"))
+        assert saved_bytes(objective, batch, "bf16") == (48 * 2 + 10 * 2, 10 * 7 * 2)
 
 
 def test_published_model_costs_what_the_reference_was_measured_at():

@@ -57,6 +57,19 @@ def test_the_form_that_fuses_is_the_other_one(monkeypatch: pytest.MonkeyPatch) -
     torch.testing.assert_close(hog(images, 16), wanted, rtol=0, atol=1e-5)
 
 
+def test_more_models_than_torch_makes_graphs_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses the ninth; the backend that only traces shows it without a compiler."""
+    compile = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **how: compile(self, **how | {"backend": "eager", "mode": None})
+    )
+    monkeypatch.setattr("selectivemae.pretrain.objective.check_compiler", lambda device, graphs: None)
+    batch = synthetic_batch(2, 3, 32, 32, CPU)
+    for depth in range(1, 12):
+        model = create_model("vit_tiny_patch8", image_size=32, mask_ratio=0.5, decoder_depth=depth)
+        assert PretrainObjective(model, 0.05, compiled="on").step(batch, 0.0).loss.isfinite().all()
+
+
 def test_no_compiler_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ConfigError, match="C\\+\\+ compiler"):

@@ -23,7 +23,8 @@ SIZED_BY_VALUES = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_s
 
 
 class NoLook(TorchFunctionMode):
-    """Fails where Python asks for a tensor's value; the numbers of the samples lie on the host and are free."""
+    """Fails where Python asks for a tensor's value (the numbers of the samples lie on the host and are free), or puts
+    one of its own on a device, for which torch waits."""
 
     def __init__(self, free: torch.Tensor) -> None:
         super().__init__()
@@ -32,6 +33,8 @@ class NoLook(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in LOOKS and args[0] is not self.free:
             raise AssertionError(f"{func.__name__} waits for the device")
+        if func in (torch.tensor, torch.as_tensor) and (kwargs or {}).get("device") is not None:
+            raise AssertionError(f"{func.__name__} on a device waits for it")
         return func(*args, **(kwargs or {}))
 
 
@@ -51,7 +54,9 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(richness, "_fuses", lambda images: True)
 
 
-@pytest.mark.parametrize("value", [lambda x: x.item(), lambda x: x[x > 0], lambda x: bool(x.sum() > 0)])
+@pytest.mark.parametrize("value", [
+    lambda x: x.item(), lambda x: x[x > 0], lambda x: bool(x.sum() > 0), lambda x: torch.tensor(2.0, device=x.device),
+])  # fmt: skip
 def test_the_modes_notice(value: Any) -> None:
     x = torch.ones(1)
     with pytest.raises(AssertionError, match="waits"), NoWait(), NoLook(torch.ones(1)):

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from selectivemae.data.batch import Batch
-from selectivemae.engine.loop import Trainer
+from selectivemae.engine.loop import Trainer, split
 from selectivemae.engine.precision import autocast
 from selectivemae.engine.state import Objective, RunState
 
@@ -41,8 +41,21 @@ def flops_per_image(objective: Objective, batch: Batch, progress: float = 0.0) -
     return counter.get_total_flops() / len(batch.index)
 
 
-def saved_bytes_per_image(objective: Objective, batch: Batch, precision: str, progress: float = 0.0) -> float:
-    """Bytes per image that a forward pass keeps for its backward pass (every storage once, weights left out)."""
+def saved_bytes(objective: Objective, batch: Batch, precision: str, progress: float = 0.0) -> tuple[float, float]:
+    """Bytes that a forward pass keeps for its backward pass, for each image and whatever the batch (copies of the
+    weights in lower precision, tables); the weights themselves left out.
+
+    Counted on the batch and on its half: of four images at least, since a batch of one is kept in other ways.
+    """
+    n = len(batch.index)
+    assert n >= 4, n
+    half, whole = (_kept(objective, part, precision, progress) for part in (split(batch, n // 2)[0], batch))
+    each = (whole - half) / (n - n // 2)
+    return each, whole - n * each
+
+
+def _kept(objective: Objective, batch: Batch, precision: str, progress: float) -> int:
+    """Bytes kept between the passes for a batch (every storage once)."""
     weights = {p.untyped_storage().data_ptr() for p in objective.model.parameters()}
     seen: dict[int, int] = {}
 
@@ -56,7 +69,7 @@ def saved_bytes_per_image(objective: Objective, batch: Batch, precision: str, pr
         loss = objective.step(batch, progress).loss.mean()
     total = sum(seen.values())
     del loss
-    return total / len(batch.index)
+    return total
 
 
 def synchronise(device: torch.device) -> None:

@@ -115,7 +115,8 @@ def entropy(images: Tensor, patch: int) -> Tensor:
     counts = torch.zeros(*pixels.shape[:2], GREY_LEVELS, device=images.device)
     counts.scatter_add_(2, pixels, torch.ones_like(pixels, dtype=counts.dtype))
     p = counts / (patch * patch)
-    return -(torch.special.xlogy(p, p)).sum(dim=2) / torch.log(torch.tensor(2.0, device=images.device))
+    two = torch.full((), 2.0, device=images.device)  # filled there: a tensor made of a number is copied and waited for
+    return -(torch.special.xlogy(p, p)).sum(dim=2) / torch.log(two)
 
 
 def uniform(images: Tensor, patch: int) -> Tensor:

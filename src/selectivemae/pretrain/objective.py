@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +52,7 @@ class PretrainObjective:
         self.early = early or EarlySizes()
         for side in self.early.sizes:
             model.also_at(side, side)
-        self._graphs = compiled == "graphs"
+        self._compiled, self._graphs = compiled != "off", compiled == "graphs"
         self._batch: int | None = None
         if compiled != "off":
             check_compiler(model.cls_token.device, self._graphs)
@@ -74,10 +75,15 @@ class PretrainObjective:
         images = shrink(batch.images, self.early.at(progress, model.config.height))
         if self._graphs:
             self._same_batch(len(images))
-        with attention_kernel(model.longest_sequence, images.device):
+        with attention_kernel(model.longest_sequence, images.device), self._any_number_of_graphs():
             loss = model(images, batch.key, model.phase(progress, images.device))
         # A graph's outputs are overwritten by its next replay; the loss is read steps later.
         return StepOutput(loss.clone() if self._graphs else loss)
+
+    def _any_number_of_graphs(self) -> AbstractContextManager:
+        """Torch makes eight graphs of a function and no more: too few for image sizes times the batches that are
+        tried until one fits, or for several models in one program."""
+        return torch._dynamo.config.patch(recompile_limit=64) if self._compiled else nullcontext()
 
     def _same_batch(self, size: int) -> None:
         """A graph's gradients lie where its next replay writes: the batch must come in one piece, always."""

@@ -17,7 +17,7 @@ from selectivemae.engine.loop import FitConfig, Trainer
 from selectivemae.engine.measure import (
     flops_per_image,
     free_memory,
-    saved_bytes_per_image,
+    saved_bytes,
     synchronise,
     synthetic_batch,
 )
@@ -126,15 +126,15 @@ def plan(config: PretrainConfig, seconds: float = 20.0) -> Plan:
     store = open_stores(resolve_all(config.data, config.data_root))
     early = early_of(config)
     objective = PretrainObjective(model, config.weight_decay, early=early)
-    batch = synthetic_batch(2, config.channels, config.image_size, config.image_size, device)
-    flops, activations = flops_per_image(objective, batch, 1.0), saved_bytes_per_image(objective, batch, precision, 1.0)
+    batch = synthetic_batch(4, config.channels, config.image_size, config.image_size, device)
+    flops, (activations, copies) = flops_per_image(objective, batch, 1.0), saved_bytes(objective, batch, precision, 1.0)
     mean_flops = _mean_flops(objective, batch, flops)
     micro = config.micro_batch or default_micro_batch(config.batch_size, device)
     trained = PretrainObjective(model, config.weight_decay, compiled=config.compile)
     rate = _measure(config, trained, store, device, precision, micro, seconds)
     parameters = sum(p.numel() for p in model.parameters())
     encoder = sum(v.numel() for v in model.encoder_state().values())
-    weights = 16 * parameters  # weights, gradients and two moments in fp32
+    weights = int(16 * parameters + copies)  # weights, gradients and two moments in fp32; what a step keeps beside
     checkpoint = 12 * parameters
     total = _total_samples(config, len(store), rate * flops / mean_flops)
     bounded, here = config.minutes is not None, total / rate * mean_flops / flops

@@ -30,9 +30,10 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
     return load_encoder("random:vit_tiny_patch8", image_size=32)
 
 
-def run(encoder: torch.nn.Module, image: Path, out: Path, **more):
+def run(encoder: torch.nn.Module, image: Path, out: Path, overwrite: bool = False, **more):
     settings = SceneEmbedSettings.build({"image": image}, more)
-    return embed_scene(encoder_field(encoder, torch.device("cpu")), settings, out, 5, "model", quiet=True)
+    field = encoder_field(encoder, torch.device("cpu"))
+    return embed_scene(field, settings, out, 5, "model", overwrite=overwrite, quiet=True)
 
 
 def test_without_overlap_features_are_the_encoders(encoder, tmp_path: Path) -> None:
@@ -96,3 +97,5 @@ def test_places_like_another(encoder, tmp_path: Path) -> None:
         run(encoder, image, tmp_path / "no.tif", query="1,2")
     with pytest.raises(ConfigError, match="--query must be"):
         run(encoder, image, tmp_path / "none.tif", query="church")
+    with pytest.raises(ConfigError, match="is the scene itself"):
+        run(encoder, image, image, overwrite=True)

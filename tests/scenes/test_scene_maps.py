@@ -280,3 +280,39 @@ def test_settings_that_do_not_do(tmp_path: Path, more: dict, message: str) -> No
     with pytest.raises(ConfigError, match=message):
         run(image, **({"out": tmp_path / "map.tif"} | more))
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_the_scene_is_never_written_over(tmp_path: Path) -> None:
+    image = write_scene(tmp_path / "a.tif", noise(80, 80))
+    (tmp_path / "link.tif").symlink_to(image)
+    (tmp_path / "map.preview.png").symlink_to(image)
+    before = image.read_bytes()
+    for out in ("a.tif", "link.tif", "map.tif"):
+        with pytest.raises(ConfigError, match="is the scene itself"):
+            run(image, tmp_path / out, overwrite=True)
+    assert image.read_bytes() == before
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_run_that_goes_on_is_not_overwritten(tmp_path: Path) -> None:
+    image = write_scene(tmp_path / "a.tif", noise(80, 80))
+
+    class Meanwhile(PixelPredictor):
+        def scores(self, images):
+            with pytest.raises(OutputError, match="in use by another run"):
+                run(image, tmp_path / "map.tif", overwrite=True)
+            return super().scores(images)
+
+    run(image, tmp_path / "map.tif", Meanwhile())
+    assert (read(tmp_path / "map.tif") == noise(80, 80).argmax(axis=0)).all()
+
+
+def test_polygons_of_a_scene_without_transform_are_in_pixels(tmp_path: Path) -> None:
+    """Also where a coordinate system is written: reprojecting columns and rows would give nonsense."""
+    pixels = np.zeros((3, 40, 40), np.uint8)
+    pixels[1, 10:20, 5:25] = 255
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+        image = write_scene(tmp_path / "a.tif", pixels, transform=Affine.identity())
+    run(image, tmp_path / "a.geojson", only=["road"])
+    (feature,) = json.loads((tmp_path / "a.geojson").read_text())["features"]
+    assert shapely.geometry.shape(feature["geometry"]).equals(shapely.box(5, 10, 25, 20))

@@ -71,7 +71,7 @@ def test_infinite_samples_are_no_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("channels", "bands", "message"),
     [
-        (3, None, "it has 1 bands, the model takes 3; say which: --bands 1 1 1"),
+        (3, None, "it has 1 band, the model takes 3; say which: --bands 1 1 1"),
         (3, [1, 1], "the model takes 3 bands, --bands names 2"),
         (3, [1, 1, 2], "--bands are from 1 to 1, got 1 1 2"),
     ],
@@ -81,6 +81,38 @@ def test_bands_that_do_not_do(tmp_path: Path, channels: int, bands, message: str
     with pytest.raises(DataError, match=message):
         open_scene(path, channels, bands=bands)
     assert pixels_of(open_scene(path, 3, bands=[1, 1, 1]))[0].shape == (3, 20, 20)
+
+
+def test_the_hint_for_bands_can_be_followed_and_a_guess_is_counted(tmp_path: Path) -> None:
+    two, four = write_scene(tmp_path / "2.tif", noise(20, 20, 2)), write_scene(tmp_path / "4.tif", noise(20, 20, 4))
+    with pytest.raises(DataError, match="it has 2 bands, the model takes 3; say which: --bands 1 2 2"):
+        open_scene(two, 3)
+    assert open_scene(two, 3, bands=[1, 2, 2]).bands == (1, 2, 2)
+    with rasterio.open(four, "r+") as raster:
+        raster.colorinterp = [rasterio.enums.ColorInterp.undefined] * 4
+    assert (open_scene(four, 3).bands, open_scene(four, 3).surplus) == ((1, 2, 3), 1)
+    assert open_scene(four, 3, bands=[3, 2, 1]).surplus == 0
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "p.png", "a.tif"])
+def test_transparent_pixels_are_no_data(tmp_path: Path, name: str) -> None:
+    pixels = np.maximum(noise(30, 40, 4), 1)
+    pixels[3] = 255
+    pixels[3, :, :7] = 0
+    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    if name == "a.tif":
+        write_scene(tmp_path / name, pixels, photometric="rgb", alpha="yes")
+    elif name == "p.png":  # a palette one of whose colours is transparent
+        indices = np.where(pixels[3] == 0, 9, 1).astype(np.uint8)
+        picture = Image.fromarray(indices, mode="P")
+        picture.putpalette([value for i in range(256) for value in (i, 40, 255 - i)])
+        picture.save(tmp_path / name, transparency=9)
+    else:
+        picture.save(tmp_path / name, lossless=True)
+    scene = open_scene(tmp_path / name, 3)
+    assert (pixels_of(scene)[1] == (pixels[3] == 0)).all()
+    with scene.reader() as read:
+        assert (read(Area(3, 5, 10, 20), None)[1] == (pixels[3, 5:25, 3:13] == 0)).all()
 
 
 def test_colours_are_found_by_their_names(tmp_path: Path) -> None:

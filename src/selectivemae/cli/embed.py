@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import Parameter
+from pydantic import Field
 
 from selectivemae.cli.common import ConfigFile, Json, Quiet, Verbose, print_json, set_up_logging, settings_from
 from selectivemae.core.errors import ConfigError
@@ -14,6 +15,11 @@ from selectivemae.scenes.config import SceneEmbedSettings
 
 class EmbedSettings(EmbedConfig, SceneEmbedSettings):
     """Settings of ``embed``, for images or for a scene."""
+
+    # Longitudes west of Greenwich begin with a hyphen.
+    query: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = Field(
+        default=None, description=SceneEmbedSettings.model_fields["query"].description
+    )
 
 
 def embed(

@@ -188,7 +188,8 @@ def prepare_parts(out: Path, about: dict[str, str], *, resume: bool, overwrite: 
     try:
         if parts.exists():
             if overwrite:
-                shutil.rmtree(parts)
+                with locked(parts):  # never under the feet of a run that is going on
+                    _empty([f for f in parts.iterdir() if f.name != ".lock"])
             elif not resume:
                 raise OutputError(f"{parts} is of a stopped run: go on with --resume, or begin anew with --overwrite")
             else:

@@ -28,6 +28,7 @@ from selectivemae.scenes.run import (
     open_job,
     refuse_empty,
     refuse_parts_of_cells,
+    refuse_source,
     result_of,
     small,
     threads,
@@ -91,6 +92,7 @@ def embed_scene(
     refuse_parts_of_cells(area, field.cell)
     refuse_empty(job.scene, area)
     about = about_work(job, cut, model) | {"query": settings.query or ""}
+    refuse_source(job.scene, [out, preview_path(out)])
     parts = prepare_parts(out, about, resume=resume, overwrite=overwrite)
     with locked(parts), ProgressLine("embedding", quiet=quiet) as line:
         if settings.query:

@@ -70,6 +70,9 @@ def open_job(settings: SceneSettings, channels: int, bands: Sequence[int] | None
         notes.append(f"{scene.path} has no place on the ground: coordinates are pixels, y downwards")
     elif scene.crs is None:
         notes.append(f"{scene.path} does not say its coordinate system: the result has none either")
+    if scene.surplus:
+        taken = " ".join(map(str, scene.bands))
+        notes.append(f"the model gets bands {taken} of {len(scene.bands) + scene.surplus} (--bands names others)")
     if scene.limits is not None:
         low, high = (" ".join(f"{v:g}" for v in values) for values in scene.limits)
         notes.append(f"samples are stretched from {low} ... {high} to 0 ... 255 (--range sets it)")
@@ -135,6 +138,8 @@ def map_classes(
     refuse_parts_of_cells(area, fields[0].cell)
     refuse_empty(scene, area)
     about = about_work(job, cut, model) | {"probabilities": str(config.probabilities)}
+    more = [out.with_name(f"{out.stem}.probabilities.tif")] if config.probabilities else []
+    refuse_source(scene, [out, *more, preview_path(out)])
     parts = prepare_parts(out, about, resume=resume, overwrite=overwrite)
     with locked(parts), ProgressLine("mapping", quiet=quiet) as line:
         grid = maps.grid_of(scene, area, fields[0].cell)
@@ -145,22 +150,20 @@ def map_classes(
             canvases.append((Canvas(parts, layer, grid), maps.probability_pixels(fields[0])))
         maps.fill(maps.Work(scene, area, fields, cut, parts), canvases, clock, line)
         labels = small(classes)
-        made, objects = [out], None
+        objects = None
         if out.suffix.lower() in DRIVERS:
             features = class_polygons(
                 classes.vrt, first.classes, wanted, simplify=config.simplify, least=config.min_pixels
             )
             objects = len(features.polygons)
-            write_features(out, parts, out.stem, features, scene.crs)
+            write_features(out, parts, out.stem, features, scene.crs if scene.placed else None)
         else:
             classes.finish(out, threads())
-        for canvas, _ in canvases[1:]:
-            made.append(out.with_name(f"{out.stem}.probabilities.tif"))
-            canvas.finish(made[-1], threads())
-        made.append(preview_path(out))
-        class_preview(made[-1], scene, area, labels, first.classes, colours)
+        for (canvas, _), path in zip(canvases[1:], more, strict=True):
+            canvas.finish(path, threads())
+        class_preview(preview_path(out), scene, area, labels, first.classes, colours)
     shutil.rmtree(parts)
-    return result_of(job, clock, made, objects)
+    return result_of(job, clock, [out, *more, preview_path(out)], objects)
 
 
 def search(
@@ -194,6 +197,7 @@ def map_boxes(
     job = open_job(config, first.channels, getattr(first, "bands", None))
     cut = cut_for(first.size, config.overlap, config.batch_size)
     about = about_work(job, cut, model) | {"min_score": str(config.min_score)}
+    refuse_source(job.scene, [out, preview_path(out)])
     parts = prepare_parts(out, about, resume=resume, overwrite=overwrite)
     with locked(parts):
         job, found, clock = search(predictors, config, parts=parts, quiet=quiet)
@@ -203,9 +207,8 @@ def map_boxes(
         else:
             names = np.array([*first.classes], dtype=object)[found.labels]
             polygons = corner_polygons(found.corners(), job.scene.transform)
-            write_features(
-                out, parts, out.stem, Features(polygons, {"class": names, "score": found.scores}), job.scene.crs
-            )
+            features = Features(polygons, {"class": names, "score": found.scores})
+            write_features(out, parts, out.stem, features, job.scene.crs if job.scene.placed else None)
         box_preview(preview_path(out), job.scene, job.area, found, first.classes)
     shutil.rmtree(parts)
     return result_of(job, clock, [out, preview_path(out)], len(found.scores))
@@ -244,6 +247,13 @@ def about_work(job: Job, cut: Cut, model: str) -> dict[str, str]:
         "overlap": str(cut.overlap),
         "model": model,
     }
+
+
+def refuse_source(scene: Scene, made: Sequence[Path]) -> None:
+    """ConfigError where one of the files that will be written is the scene itself."""
+    for path in made:
+        if path.exists() and path.samefile(scene.path):
+            raise ConfigError(f"{path} is the scene itself, which would be lost: name another --out")
 
 
 def refuse_parts_of_cells(area: Area, cell: int) -> None:

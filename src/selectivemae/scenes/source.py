@@ -6,6 +6,7 @@ a lattice of its valid pixels.
 """
 
 import contextlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from selectivemae.core.errors import DataError, DecodeError
 from selectivemae.data.decode import decode, sniff
@@ -34,7 +37,7 @@ class Scene:
     """What a scene is. ``reader`` opens it, once for each thread.
 
     ``transform`` maps (column, row) to coordinates: x = a col + b row + c, y = d col + e row + f. ``crs`` is WKT2, None
-    where the file says nothing; ``limits`` the stretch of deep samples.
+    where the file says nothing; ``limits`` is the stretch of deep samples.
     """
 
     path: Path
@@ -46,6 +49,7 @@ class Scene:
     limits: Limits | None
     nodata: float | None
     kind: str
+    surplus: int = 0  # bands left out although neither the file nor the user says which are red, green and blue
 
     @property
     def placed(self) -> bool:
@@ -118,7 +122,9 @@ def open_scene(
                 values, mask = _raw(raster, chosen, nodata)(area, lattice_shape(raster.width, raster.height))
                 limits = percentile_limits(values, mask, _SPAN)
             width, height = raster.width, raster.height
-    return Scene(path, width, height, chosen, crs, (a, b, c, d, e, f), limits, nodata, kind)
+            coloured = any(role.name == "red" for role in raster.colorinterp)
+            surplus = 0 if bands or coloured else len(_visible(raster)) - len(chosen)
+    return Scene(path, width, height, chosen, crs, (a, b, c, d, e, f), limits, nodata, kind, surplus)
 
 
 def _decoded(
@@ -153,14 +159,19 @@ def _bands(raster: "DatasetReader", channels: int, wanted: Sequence[int] | None,
         if min(wanted) < 1 or max(wanted) > raster.count:
             raise DataError(f"{path}: --bands are from 1 to {raster.count}, got {' '.join(map(str, wanted))}")
         return tuple(wanted)
-    names = [role.name for role in raster.colorinterp]
+    names, visible = [role.name for role in raster.colorinterp], _visible(raster)
     if channels == 3 and {"red", "green", "blue"} <= set(names):
         return tuple(names.index(colour) + 1 for colour in ("red", "green", "blue"))
-    visible = [number for number, name in enumerate(names, 1) if name != "alpha"]
     if len(visible) == channels or (channels == 3 and len(visible) == 4):
         return tuple(visible[:channels])
-    example = " ".join(["1"] * channels if raster.count == 1 else [str(i + 1) for i in range(channels)])
-    raise DataError(f"{path}: it has {len(visible)} bands, the model takes {channels}; say which: --bands {example}")
+    count = f"{len(visible)} band" + ("s" if len(visible) != 1 else "")
+    example = " ".join(str(visible[min(i, len(visible) - 1)]) for i in range(channels))
+    raise DataError(f"{path}: it has {count}, the model takes {channels}; say which: --bands {example}")
+
+
+def _visible(raster: "DatasetReader") -> list[int]:
+    """The bands that show something, from 1 on: all but the alpha band."""
+    return [number for number, role in enumerate(raster.colorinterp, 1) if role.name != "alpha"]
 
 
 def _raw(raster: "DatasetReader", bands: tuple[int, ...], nodata: float | None) -> Any:
@@ -189,13 +200,27 @@ def _open(path: Path, kind: str, bands: tuple[int, ...], nodata: float | None) -
         with open_raster(path, kind) as raster:
             yield _raw(raster, bands, nodata)
         return
-    pixels = decode(path.read_bytes(), 3, _DECODED_PIXELS)[..., [band - 1 for band in bands]]
+    data = path.read_bytes()
+    pixels = decode(data, 3, _DECODED_PIXELS)[..., [band - 1 for band in bands]]
+    clear = _transparent(data) if nodata is None else None
 
     def read(area: Area, shape: tuple[int, int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         rows = area.y + (np.arange(shape[0]) * 2 + 1) * area.height // (2 * shape[0])
         columns = area.x + (np.arange(shape[1]) * 2 + 1) * area.width // (2 * shape[1])
         values = pixels[rows[:, None], columns[None, :]]
-        empty = np.zeros(shape, bool) if nodata is None else (values == nodata).all(axis=2)
-        return values, empty
+        if nodata is not None:
+            return values, (values == nodata).all(axis=2)
+        return values, np.zeros(shape, bool) if clear is None else clear[rows[:, None], columns[None, :]]
 
     yield read
+
+
+def _transparent(data: bytes) -> NDArray[np.bool_] | None:
+    """Pixels (H, W) of a picture that are wholly transparent; None where it has no transparency."""
+    plugin = {"png": PngImageFile, "webp": WebPImageFile}.get(sniff(data))  # as in ``decode``: free of Pillow's limit
+    if plugin is None:
+        return None
+    with plugin(io.BytesIO(data)) as image:
+        if not image.has_transparency_data:
+            return None
+        return np.asarray((image if "A" in image.getbands() else image.convert("RGBA")).getchannel("A")) == 0

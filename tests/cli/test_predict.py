@@ -137,12 +137,53 @@ def test_detectors(tmp_path: Path, scene: Path, task, suffix: str) -> None:
     assert whole.exists()
 
 
+@pytest.mark.parametrize("task", ["detect", "oriented"])
+def test_boxes_of_a_folder(tmp_path: Path, task, capsys: pytest.CaptureFixture[str]) -> None:
+    """Images that cannot be read are left out and named; what cannot be written is refused before the search."""
+    run = tmp_path / "run"
+    run.mkdir()
+    detector = build_detector(task, WEIGHTS, ("ship", "big plane"), image_size=64, neck_width=16, head_width=16)
+    save_detector(run / "model.safetensors", detector)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, name in enumerate(("a b", "c")):
+        pixels = np.random.default_rng(i).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    for wrong in ("m.tif", "m.csv", "nowhere/m.gpkg"):
+        assert predict(run, "--image", folder, "--out", tmp_path / wrong) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    (folder / "bad.png").write_bytes(b"no image")
+    assert predict(run, "--image", folder, "--out", tmp_path / "m.geojson", "--min-score", 0.05) == 0
+    text = capsys.readouterr()
+    assert "left out:" in text.out
+    assert "bad.png" in text.out
+    assert text.err == ""
+    features = json.loads((tmp_path / "m.geojson").read_text())["features"]
+    assert {f["properties"]["image"] for f in features} == {"a b", "c"}
+    assert sorted(path.name for path in (tmp_path / "m.pictures").iterdir()) == ["a b.png", "c.png"]
+    whole = tmp_path / ("all.json" if task == "detect" else "all")
+    assert predict(run, "--image", folder, "--out", whole, "--min-score", 0.05, "--json") == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    if task == "detect":
+        ids = [row["image_id"] for row in json.loads(whole.read_text())]
+    else:
+        ids = [line.rsplit(maxsplit=9)[0] for file in whole.glob("Task1_*.txt") for line in file.open()]
+    assert len(ids) == told["objects"] == len(features)
+    assert set(ids) == {"a b", "c"}
+    for file in folder.iterdir():
+        file.write_bytes(b"no image")
+    assert predict(run, "--image", folder, "--out", tmp_path / "n.gpkg") == 2
+    assert "none of 3 images could be searched" in capsys.readouterr().err
+
+
 def test_embed_a_scene(tmp_path: Path, scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["embed", WEIGHTS, "--image", str(scene), "--image-size", "64", "--quiet"]
     assert main([*arguments, "--out", str(tmp_path / "f.tif")]) == 0
     with rasterio.open(tmp_path / "f.tif") as made:
         assert (made.count, made.shape) == (32, (7, 9))
     assert main([*arguments, "--out", str(tmp_path / "heat.tif"), "--query", "400010,4999990"]) == 0
+    assert main([*arguments, "--out", str(tmp_path / "west.tif"), "--query", "-43.6,-22.9"]) == 2
+    assert "--query -43.6,-22.9 lies outside" in capsys.readouterr().err
     assert main([*arguments, "--out", str(tmp_path / "f.csv")]) == 2
     assert main(["embed", WEIGHTS, "--out", str(tmp_path / "f.parquet")]) == 2
     assert "--image" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from selectivemae.tasks.common import NoiseKeys
 from selectivemae.tasks.detect.config import DetectConfig
 from selectivemae.tasks.detect.data import DIOR_CLASSES
 from selectivemae.tasks.oriented.config import OrientedConfig
+from selectivemae.tasks.oriented.data import read_submission
 
 __all__ = ["small_heads"]  # the fixture is used by every test here
 
@@ -107,6 +108,33 @@ def test_scenes_in_tiles_are_judged_whole(tmp_path: Path):
     lines = [line for file in (out / "evaluation" / "submission").iterdir() for line in file.read_text().splitlines()]
     assert {line.split()[0] for line in lines} <= {"test_0", "test_1"}
     assert evaluate_run("oriented", out, EvaluateConfig(precision="fp32", device="cpu")).images == 2
+
+
+@pytest.mark.parametrize("task", ["detect", "oriented"])
+def test_predict_finds_what_evaluation_found(tmp_path: Path, task: str, capsys: pytest.CaptureFixture[str]):
+    """Images are twice as large as the canvas: a scene must be searched at the scale that the model was trained at."""
+    data, out = write_world(tmp_path / "data", train=2, test=2, size=(128, 128)), tmp_path / "run"
+    trained = fine_tune(task, data, out, epochs=8.0, milestones=[9.0], eval_every=8.0)
+    assert boxes_model.load_box_predictor(out, task, "cpu", "fp32").size == 128
+    whole = tmp_path / ("found.json" if task == "detect" else "found")
+    images = ["--image", str(data / "test" / "images"), "--out", str(whole)]
+    least = ["--min-score", "0", "--device", "cpu", "--precision", "fp32", "--quiet"]
+    assert main(["predict", str(out), *images, *least]) == 0
+    if task == "oriented":
+        said, there = (read_submission(f, ("plane", "ship")) for f in (whole, out / "evaluation" / "submission"))
+        assert said.keys() == there.keys() == {"test_0", "test_1"}
+        for id, one in said.items():
+            assert np.allclose(np.sort(one.scores), np.sort(there[id].scores), atol=2e-6)
+            assert np.allclose(one.boxes.sum(axis=0), there[id].boxes.sum(axis=0), atol=0.01 * len(one.boxes))
+        return
+    truth = out / "evaluation" / "ground_truth.json"
+    capsys.readouterr()
+    command = ["evaluate", "--task", task, "--predictions", str(whole), "--ground-truth", str(truth), "--json"]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["coco_ap50"] > 0
+    for name, value in trained.runs[0].figures.items():
+        assert found[name] == pytest.approx(value, abs=1e-3), name
 
 
 def test_groups_have_the_published_rates():

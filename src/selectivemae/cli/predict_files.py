@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +17,11 @@ from selectivemae.core.files import atomic_write, prepare_output
 from selectivemae.data.stores import Store, open_stores
 from selectivemae.scenes.boxes import Found
 from selectivemae.scenes.config import PredictConfig
+from selectivemae.scenes.preview import box_preview
 from selectivemae.scenes.run import SceneResult, Writer, map_classes, result_of, search
 from selectivemae.scenes.seam import BoxPredictor, Predictor, ScorePredictor
 from selectivemae.scenes.source import Scene
+from selectivemae.scenes.vectors import DRIVERS, Features, corner_polygons, write_features
 from selectivemae.tasks.boxes_common import IMAGE_SUFFIXES, Detections
 from selectivemae.tasks.classify.evaluate import predict
 from selectivemae.tasks.classify.predictor import ClassifyPredictor
@@ -76,7 +79,7 @@ def classify_images(
 
 
 def map_folder(predictors: Sequence[Predictor], config: PredictConfig, model: str, **manner: bool) -> list[SceneResult]:
-    """Map every image of a folder: class maps or polygons into a folder, boxes into COCO results or Task1 files."""
+    """Map every image of a folder: class maps or polygons into a folder, boxes as ``map_box_folder`` does."""
     assert config.image is not None
     assert config.out is not None
     images = sorted(path for path in config.image.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
@@ -96,15 +99,79 @@ def map_folder(predictors: Sequence[Predictor], config: PredictConfig, model: st
                 each = config.model_copy(update={"image": path, "out": out})
                 results.append(map_classes(scored, each, model, **manner))
         return results
+    return [map_box_folder(cast(Sequence[BoxPredictor], predictors), images, config, **manner)]
+
+
+def map_box_folder(
+    predictors: Sequence[BoxPredictor], images: Sequence[Path], config: PredictConfig, **manner: bool
+) -> SceneResult:
+    """Search images for boxes: all into one file (COCO results, GeoPackage, GeoJSON) or a folder of Task1 files, and a
+    picture of each. Images that cannot be read are left out and named; DataError when none can be."""
+    out, task, classes = config.out, predictors[0].task, predictors[0].classes
+    assert out is not None
+    pictures = _ready_for_boxes(out, task, manner)
+    vectors = out.suffix.lower() in DRIVERS
     found: dict[str, Found] = {}
-    jobs = []
+    scenes: dict[str, Scene] = {}
+    results, notes = [], []
     for path in images:
-        each = config.model_copy(update={"image": path})
-        boxed = cast(Sequence[BoxPredictor], predictors)
-        job, found[path.stem], clock = search(boxed, each, quiet=manner["quiet"])
-        jobs.append(result_of(job, clock, [config.out], len(found[path.stem].scores)))
-    _write_boxes(config.out, task, found, predictors[0].classes, manner)
-    return jobs
+        try:
+            job, boxes, clock = search(predictors, config.model_copy(update={"image": path}), quiet=manner["quiet"])
+        except DataError as error:
+            notes.append(f"left out: {error}")
+            continue
+        if vectors and any(job.scene.crs != scene.crs for scene in scenes.values()):
+            raise ConfigError(f"{path} has another coordinate system than the images before it: map each alone")
+        found[path.stem], scenes[path.stem] = boxes, job.scene
+        pictures.mkdir(exist_ok=True)
+        box_preview(pictures / f"{path.stem}.png", job.scene, job.area, boxes, classes)
+        results.append(result_of(job, clock, [], len(boxes.scores)))
+        notes += job.notes if job.scene.placed else job.notes[1:]  # the first says that it is not, of each of them
+    if not found:
+        raise DataError(f"none of {len(images)} images could be searched; {notes[0]}")
+    if out.suffix.lower() == ".json":
+        atomic_write(out, json.dumps([row for id, each in found.items() for row in coco_rows(id, each, classes)]))
+    elif vectors:
+        _write_vectors(out, found, scenes, classes)
+    else:
+        write_submission(out, classes, {id: Detections(f.boxes, f.scores, f.labels) for id, f in found.items()})
+    if loose := sum(not scene.placed for scene in scenes.values()):
+        notes.append(
+            f"{loose} of {len(scenes)} images have no place on the ground: coordinates are pixels, y downwards"
+        )
+    seconds = sum(each.seconds for each in results)
+    outside = sum(each.outside_network * each.seconds for each in results) / max(seconds, 1e-9)
+    megapixels, windows = sum(each.megapixels for each in results), sum(each.windows for each in results)
+    objects = sum(len(each.scores) for each in found.values())
+    return SceneResult([out, pictures], megapixels, seconds, windows, outside, None, objects, notes)
+
+
+def _ready_for_boxes(out: Path, task: str, manner: Mapping[str, bool]) -> Path:
+    """Refuse an ``out`` that does not do before anything is searched; the folder for pictures."""
+    files = (".json", *DRIVERS) if task == "detect" else tuple(DRIVERS)
+    if not out.suffix and task == "oriented":
+        _own_folder(out, task, **manner)
+        return out / "pictures"
+    if out.suffix.lower() not in files:
+        folder = "" if task == "detect" else "a folder for Task1 files, or "
+        raise ConfigError(f"boxes of a folder of images need {folder}a file that ends in {' '.join(files)}, got {out}")
+    if out.exists() and not manner["overwrite"]:
+        raise ConfigError(f"{out} is there already: replace it with --overwrite, or name another")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out.parent} is no folder; make it, or name another --out")
+    return out.with_name(f"{out.stem}.pictures")
+
+
+def _write_vectors(out: Path, found: Mapping[str, Found], scenes: Mapping[str, Scene], classes: Sequence[str]) -> None:
+    """Boxes of several images, in one coordinate system, as one layer with the fields image, class and score."""
+    polygons = np.concatenate([corner_polygons(f.corners(), scenes[id].transform) for id, f in found.items()])
+    columns = {
+        "image": np.array([id for id, f in found.items() for _ in f.labels], object),
+        "class": np.array([classes[label] for f in found.values() for label in f.labels], object),
+        "score": np.concatenate([f.scores for f in found.values()]),
+    }
+    with tempfile.TemporaryDirectory(dir=out.parent) as parts:
+        write_features(out, Path(parts), out.stem, Features(polygons, columns), next(iter(scenes.values())).crs)
 
 
 def _own_folder(out: Path, task: str, *, resume: bool, overwrite: bool, quiet: bool) -> None:
@@ -112,20 +179,6 @@ def _own_folder(out: Path, task: str, *, resume: bool, overwrite: bool, quiet: b
         raise ConfigError(f"a folder of images needs a folder in --out, got {out}")
     prepare_output(out, resume=resume, overwrite=overwrite, marker=_MARKER)
     atomic_write(out / _MARKER, json.dumps({"task": task}))
-
-
-def _write_boxes(
-    out: Path, task: str, found: Mapping[str, Found], classes: Sequence[str], manner: Mapping[str, bool]
-) -> None:
-    """Boxes of several images as one COCO results file, or as a folder of Task1 files."""
-    if task == "detect":
-        if out.suffix.lower() != ".json" or (out.exists() and not manner["overwrite"]):
-            raise ConfigError(f"boxes of a folder of images need a new .json file in --out, got {out}")
-        rows = [row for id, each in found.items() for row in coco_rows(id, each, classes)]
-        atomic_write(out, json.dumps(rows))
-        return
-    _own_folder(out, task, **manner)
-    write_submission(out, classes, {id: Detections(f.boxes, f.scores, f.labels) for id, f in found.items()})
 
 
 def coco_rows(id: str, found: Found, classes: Sequence[str]) -> list[dict[str, Any]]:

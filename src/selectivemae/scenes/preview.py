@@ -21,6 +21,8 @@ from selectivemae.scenes.windows import Area
 
 SIDE = 1024  # of the longer side of the scene in the picture, in pixels
 _DPI = 100
+_SCORES = 200  # boxes that are drawn with their score: more would hide the scene
+_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def preview_path(out: Path) -> Path:
@@ -56,7 +58,8 @@ def class_preview(
 
 
 def box_preview(out: Path, scene: Scene, area: Area, found: Found, classes: Sequence[str]) -> None:
-    """The scene with boxes drawn; the legend counts them."""
+    """The scene with boxes drawn in the colours of their classes, the scores of the best beside them; the legend
+    counts them."""
     figure, axes = _scene_figure(scene, area)
     colours = np.array(palette(classes), np.float64) / 255
     if len(found.scores):
@@ -64,11 +67,29 @@ def box_preview(out: Path, scene: Scene, area: Area, found: Found, classes: Sequ
         axes.add_collection(
             PolyCollection(list(found.corners()), facecolors="none", edgecolors=colours[found.labels], linewidths=width)
         )
+    _draw_scores(axes, area, found, colours)
     counts = np.bincount(found.labels, minlength=len(classes))
     entries = [
         Patch(color=tuple(colours[n]), label=f"{classes[n]}: {counts[n]}") for n in np.argsort(-counts) if counts[n]
     ]
     _save(figure, axes, out, entries[:30])
+
+
+def _draw_scores(axes: Axes, area: Area, found: Found, colours: NDArray[np.float64]) -> None:
+    """The scores of the best boxes beside their upper corners, within the picture."""
+    for corners, score, label in list(zip(found.corners(), found.scores, found.labels, strict=True))[:_SCORES]:
+        x, y = corners[corners[:, 1].argmin()] - (area.x, area.y)
+        place = area.x + min(max(x, 0), area.width), area.y + min(max(y, 0), area.height)
+        axes.text(
+            *place,
+            f"{score:.2f}",
+            fontsize=5,
+            color="black" if colours[label] @ _LUMA > 0.5 else "white",
+            ha="right" if x > 0.94 * area.width else "left",
+            va="top" if y < 0.03 * area.height else "bottom",
+            bbox={"facecolor": colours[label], "edgecolor": "none", "pad": 0.6},
+            clip_on=True,
+        )
 
 
 def value_preview(out: Path, scene: Scene, area: Area, values: NDArray[np.float32], title: str) -> None:

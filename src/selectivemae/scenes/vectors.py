@@ -1,5 +1,6 @@
 """Polygons of class maps and of boxes, in the scene's coordinates, as GeoPackage or GeoJSON."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,17 +97,19 @@ def write_features(out: Path, parts: Path, layer: str, features: Features, crs: 
     geometry: Any = shapely.to_wkb(features.polygons)
     values: Any = list(features.columns.values())
     try:
-        pyogrio.raw.write(
-            str(temporary),
-            geometry,
-            values,
-            [*features.columns],
-            layer=layer if driver == "GPKG" else None,
-            driver=driver,
-            geometry_type="Polygon",
-            crs=crs,
-            **options,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'crs' was not provided")  # told beforehand, in our words
+            pyogrio.raw.write(
+                str(temporary),
+                geometry,
+                values,
+                [*features.columns],
+                layer=layer if driver == "GPKG" else None,
+                driver=driver,
+                geometry_type="Polygon",
+                crs=crs,
+                **options,
+            )
     except (errors.DataSourceError, errors.GeometryError, errors.FeatureError, OSError) as e:
         raise OutputError(f"cannot write {out}: {' '.join(str(e).split())}") from e
     put_in_place(temporary, out)

@@ -1,8 +1,8 @@
 """The detector: any encoder under a Faster or Oriented R-CNN, with what it expects; trained, saved, loaded, asked.
 
 model.safetensors of a run holds all tensors, and in its metadata what ``EncoderInfo`` says of an encoder (its image
-size is the side of the canvas), with ``task`` (detect or oriented), ``classes`` (JSON list of names), ``neck_width``
-and ``head_width``.
+size is the side of the canvas), with ``task`` (detect or oriented), ``classes`` (JSON list of names), ``neck_width``,
+``head_width`` and ``window``.
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selectivemae.core.errors import ConfigError
@@ -34,12 +35,14 @@ KINDS: dict[str, type[FasterRCNN]] = {"detect": FasterRCNN, "oriented": Oriented
 
 @dataclass(frozen=True)
 class Detector:
-    """A model with what it expects and what its labels mean."""
+    """A model with what it expects and what its labels mean; ``window`` is how many pixels of an image a side of the
+    canvas commonly showed in training: the scale at which scenes are searched."""
 
     task: Task
     model: FasterRCNN
     classes: tuple[str, ...]
     info: EncoderInfo
+    window: int
 
     @property
     def sides(self) -> int:
@@ -77,6 +80,7 @@ def build_detector(
     *,
     layout: str | None = None,
     image_size: int = 800,
+    window: int | None = None,
     neck_width: int = 256,
     head_width: int = 1024,
     checkpointing: bool = False,
@@ -84,8 +88,9 @@ def build_detector(
 ) -> Detector:
     """An encoder of any weights that ``load_encoder`` takes, under a fresh detector of the published kind.
 
-    ``neck_width`` are the channels of the feature pyramid, ``head_width`` those of the second stage's layers. Raises
-    ConfigError for an encoder or canvas that does not do, WeightsError for weights that cannot be read.
+    ``window`` is the canvas's own side unless given; ``neck_width`` are the channels of the feature pyramid,
+    ``head_width`` those of the second stage's layers. Raises ConfigError for an encoder or canvas that does not do,
+    WeightsError for weights that cannot be read.
     """
     encoder = load_encoder(weights, layout=layout, seed=seed)
     if is_transformer(encoder):
@@ -104,7 +109,7 @@ def build_detector(
         torch.manual_seed(seed)
         backbone = dense_backbone(encoder, checkpointing=checkpointing)
         model = KINDS[task](backbone, len(classes), neck_width, head_width)
-    return Detector(task, model, classes, info)
+    return Detector(task, model, classes, info, window or image_size)
 
 
 class DetectObjective:
@@ -145,15 +150,21 @@ class BoxPredictor:
     def __init__(self, detector: Detector, device: torch.device, precision: str) -> None:
         self.detector, self.device, self.precision = detector, device, precision
         self.task, self.classes = detector.task, detector.classes
-        self.channels, self.size = detector.info.channels, detector.size
+        self.channels, self.size = detector.info.channels, detector.window
         detector.model.to(device).eval()
 
     def boxes(self, images: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Of windows (B, C, S, S) uint8: boxes (N, 4) x1 y1 x2 y2 or (N, 5) cx cy w h θ in the window's pixels, best
-        first, with scores (N,) and labels (N,) int64; on the model's device."""
-        sizes = [(int(images.shape[-2]), int(images.shape[-1]))] * len(images)
+        first, with scores (N,) and labels (N,) int64; on the model's device. Windows are resized to the canvas as
+        images are in evaluation."""
+        side, scale = self.detector.size, images.shape[-1] / self.detector.size
+        if scale != 1:
+            images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+        factor = torch.ones(self.detector.sides, device=self.device)
+        factor[:4] = scale
         with torch.inference_mode(), autocast(self.precision, self.device):
-            return [(f.boxes, f.scores, f.labels) for f in self.detector.found(images.to(self.device), sizes)]
+            found = self.detector.found(images.to(self.device), [(side, side)] * len(images))
+        return [(f.boxes * factor, f.scores, f.labels) for f in found]
 
 
 def load_box_predictor(path: Path, task: Task, device: str | torch.device, precision: str) -> BoxPredictor:
@@ -165,7 +176,7 @@ def load_box_predictor(path: Path, task: Task, device: str | torch.device, preci
 def metadata(detector: Detector) -> dict[str, str]:
     """What a detector's file says of itself."""
     widths = {"neck_width": str(detector.model.width), "head_width": str(detector.model.hidden)}
-    own = {"task": detector.task, "classes": json.dumps(detector.classes)}
+    own = {"task": detector.task, "classes": json.dumps(detector.classes), "window": str(detector.window)}
     return detector.info.to_metadata() | own | widths
 
 
@@ -180,11 +191,12 @@ def load_detector(path: Path, task: Task) -> Detector:
     Raises WeightsError for a file that is none, or does not fit its own description.
     """
 
-    def own(about: Mapping[str, str]) -> tuple[tuple[str, ...], int, int]:
-        return tuple(json.loads(about["classes"])), int(about["neck_width"]), int(about["head_width"])
+    def own(about: Mapping[str, str]) -> tuple[tuple[str, ...], int | None, int, int]:
+        window = int(about["window"]) if "window" in about else None  # older files do not say it
+        return tuple(json.loads(about["classes"])), window, int(about["neck_width"]), int(about["head_width"])
 
-    file, info, (classes, *widths) = described(path, task, "classes, neck_width and head_width", own)
+    file, info, (classes, window, *widths) = described(path, task, "classes, neck_width and head_width", own)
     encoder = load_encoder(f"random:{info.architecture}", image_size=info.image_size, in_chans=info.channels)
     model = KINDS[task](dense_backbone(encoder), len(classes), *widths)
     fill(model, file, info)
-    return Detector(task, model, classes, info)
+    return Detector(task, model, classes, info, window or info.image_size[0])

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -20,6 +21,8 @@ UInt8 = NDArray[np.uint8]
 
 SHOWN = 0.3  # score from which detections are drawn on the sheet of examples
 _SIDE, _EXAMPLES = 480, 6  # pixels of a picture on the sheet, and how many rows it has
+_LUMA = (0.299, 0.587, 0.114)
+_SCORED = 60  # boxes of a picture up to which their scores are written: more would hide it
 _LEGEND = 24  # classes up to which a sheet or plot names them
 
 
@@ -27,6 +30,11 @@ def class_colour(label: int) -> tuple[int, int, int]:
     """The colour of a class, the same in every picture."""
     r, g, b, _ = matplotlib.colormaps["tab20"]((label * 2) % 20 + (label // 10) % 2)
     return round(255 * r), round(255 * g), round(255 * b)
+
+
+def _shade(label: int) -> tuple[float, float, float]:
+    r, g, b = class_colour(label)
+    return r / 255, g / 255, b / 255
 
 
 def draw_boxes(
@@ -46,7 +54,7 @@ def draw_boxes(
             x, y = min(points, key=lambda p: p[1])
             text, place = f"{scores[number]:.2f}", (min(max(x, 0), image.width - 24), max(y - 11, 0))
             pen.rectangle(pen.textbbox(place, text), fill=colour)
-            pen.text(place, text, fill="black")
+            pen.text(place, text, fill="black" if np.dot(colour, _LUMA) > 128 else "white")
     return np.asarray(image)
 
 
@@ -64,7 +72,8 @@ def examples_picture(data: BoxSet, predictions: Mapping[str, Detections]) -> byt
         except (DecodeError, OSError):
             continue
         truth = draw_boxes(pixels, item.boxes, item.labels.tolist(), scale=scale)
-        said = draw_boxes(pixels, found.boxes[sure], found.labels[sure].tolist(), found.scores[sure].tolist(), scale)
+        scores = found.scores[sure].tolist() if sure.sum() <= _SCORED else None
+        said = draw_boxes(pixels, found.boxes[sure], found.labels[sure].tolist(), scores, scale)
         rows.append((item.id, truth, said))
     figure = Figure(figsize=(10, 5.2 * max(len(rows), 1)), layout="constrained")
     grid = figure.subplots(max(len(rows), 1), 2, squeeze=False)
@@ -75,9 +84,8 @@ def examples_picture(data: BoxSet, predictions: Mapping[str, Detections]) -> byt
         right.imshow(said)
         left.set_title(f"{id}: labels", fontsize=8)
         right.set_title(f"found, score at least {SHOWN}", fontsize=8)
-    for label, name in enumerate(data.classes[:_LEGEND]):
-        figure.text(0.01, 0.995 - 0.012 * label / max(len(rows), 1), name, fontsize=7, va="top",
-                    color=[c / 255 for c in class_colour(label)])  # fmt: skip
+    entries = [Patch(color=_shade(label), label=name) for label, name in enumerate(data.classes[:_LEGEND])]
+    figure.legend(handles=entries, loc="outside upper center", ncols=5, fontsize=8, frameon=False)
     return png(figure)
 
 
@@ -102,8 +110,7 @@ def curves_picture(curves: Mapping[str, Curve], definition: str) -> bytes:
     for label, (name, curve) in enumerate(curves.items()):
         if curve.positives:
             area = f"{name} ({100 * curve.ap_area:.1f} %, {curve.positives})"
-            colour = [c / 255 for c in class_colour(label)]
-            axes.plot(curve.recall, curve.precision, label=area, color=colour, linewidth=1.2)
+            axes.plot(curve.recall, curve.precision, label=area, color=_shade(label), linewidth=1.2)
             drawn += 1
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.01), title=definition)
     axes.grid(alpha=0.3)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from selectivemae.core.errors import ConfigError, DataError
@@ -139,6 +140,7 @@ class BoxTask:
             whole.classes,
             layout=config.layout,
             image_size=config.image_size,
+            window=int(np.median([max(item.size) for item in self.train if item.size])),
             neck_width=config.neck_width,
             head_width=config.head_width,
             checkpointing=config.checkpointing,

@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 
 from _table import markdown, write
 from selectivemae.curation.config import CurateConfig
+from selectivemae.curation.hashes import content_id
 from selectivemae.curation.run import curate
+from selectivemae.data.decode import decode
 from selectivemae.data.stores import open_store
 
 IMAGES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2"}
@@ -58,8 +60,13 @@ def dedup(folder: Path, out: Path, workers: int) -> list[list[object]]:
     """Kind, copies, confirmed as a pair with the base, in one group with it; and groups of different bases."""
     kept, dropped = curated([folder], out, workers)
     ids = {row["member"]: row["id"] for row in [*kept, *dropped]}
-    leader = {row["id"]: row["kept_id"] for row in dropped if row["reason"] == "exact_dup"}
     direct = {frozenset((p["left"], p["right"])) for p in tables(out, "pairs") if p["confirmed"]}
+    compared = {identity for pair in direct for identity in pair}
+    equal: dict[bytes, list[bytes]] = {}  # of pictures that are equal one is compared with the others
+    for member, identity in ids.items():
+        if Path(member).suffix in IMAGES:
+            equal.setdefault(content_id(decode((folder / member).read_bytes())), []).append(identity)
+    leader = {i: next((c for c in same if c in compared), same[0]) for same in equal.values() for i in same}
     group = {identity: leader.get(identity, identity) for identity in ids.values()}
     for pair in direct:
         old, new = (group[identity] for identity in sorted(pair))

@@ -1,10 +1,15 @@
 """The engine: every task done once, past workers that die, hang or run out of memory."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from curation_worlds import Numbers, write_numbers
+from PIL import Image
 
 from selectivemae.core.errors import OutputError, UserError
 from selectivemae.curation.engine import InternalError, run_stage
@@ -84,6 +89,34 @@ def test_errors_stop_the_stage_with_their_words(pool: LocalPool, tmp_path: Path)
         run_stage(pool, full_disk, [Numbers("a", 0, 1)], tmp_path)
     with pytest.raises(InternalError, match=r"Traceback[\s\S]*a bug"):
         run_stage(pool, bug, [Numbers("a", 0, 1)], tmp_path)
+
+
+def threads(task: Numbers, folder: Path, mark) -> dict[str, int]:
+    square = np.ones((300, 300))
+    assert (square @ square).all()  # more would be started here
+    return {"threads": len(os.listdir("/proc/self/task"))}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
+def test_workers_compute_with_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    executor = LocalPool(1)
+    counts = run_stage(executor, threads, [Numbers("a", 0, 1)], tmp_path).counts
+    executor.close()
+    assert counts == {"threads": 1}
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
+
+
+def test_a_script_without_a_main_guard_is_told(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from selectivemae.curation.config import CurateConfig\nfrom selectivemae.curation.run import curate\n"
+        f"curate(CurateConfig(sources=[{str(tmp_path / 'images')!r}], out={str(tmp_path / 'corpus')!r}, workers=1))\n"
+    )
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.arange(9216, dtype=np.uint8).reshape(96, 96)).save(tmp_path / "images" / "a.png")
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert run.stderr.splitlines()[-1].endswith("call this under: if __name__ == '__main__': (exit code 1)")
 
 
 def test_memory_of_workers_is_limited(tmp_path: Path) -> None:

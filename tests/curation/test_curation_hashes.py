@@ -57,6 +57,19 @@ def test_area_means_equal_rational_arithmetic(height: int, width: int, seed: int
             assert mean[v, u] == (exact + Fraction(1, 2)).__floor__()
 
 
+@pytest.mark.parametrize("shape", [(600, 600), (256, 512), (640, 100), (2048, 65), (64 * 300, 64)])
+def test_area_means_equal_repeated_pixels(shape: tuple[int, int]) -> None:
+    """Large pictures: a pixel repeated 64 times falls into cells that can be summed by reshaping."""
+    grey = np.random.default_rng(shape[1]).integers(0, 256, shape, dtype=np.uint8)
+    height, width = shape
+    rows = np.stack([np.repeat(column, 64).reshape(64, height).sum(axis=1) for column in grey.T.astype(np.int64)])
+    cells = np.stack([np.repeat(row, 64).reshape(64, width).sum(axis=1) for row in rows.T])
+    fine, coarse = area_means(grey)
+    area = height * width
+    assert (fine == (256 * cells + area // 2) // area).all()
+    assert (coarse == (256 * cells.reshape(32, 2, 32, 2).sum(axis=(1, 3)) // 4 + area // 2) // area).all()
+
+
 @given(st.integers(33, 200), st.integers(33, 200), st.integers(0, 99), st.integers(0, 7))
 @settings(max_examples=40, deadline=None)
 def test_codes_of_turned_pixels_are_the_turned_codes(height: int, width: int, seed: int, g: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from curation_worlds import save, scenery
 from PIL import Image
+from scipy.signal import convolve2d
 
 from selectivemae.core.errors import DecodeError
 from selectivemae.curation import tables
@@ -40,6 +41,33 @@ def test_figures_against_plain_numpy() -> None:
     assert found.saturated == pytest.approx(((grey <= 2) | (grey >= 253)).mean())
     blocks = grey.reshape(25, 8, 30, 8).std(axis=(1, 3))
     assert found.flat_share == pytest.approx((blocks < 2).mean())
+
+
+@pytest.mark.parametrize(
+    "shape", [(200, 240), (256, 256), (64, 67), (90, 8), (33, 7), (5, 5), (3, 3), (2, 40), (40, 2), (1, 1)]
+)
+def test_textures_against_plain_sums(shape: tuple[int, int]) -> None:
+    """Noise, softness, flat blocks and cloud, written out with nothing shared between them and nothing left out."""
+    rng = np.random.default_rng(shape[0])
+    pixels = np.clip(rng.normal(215, 12, (*shape, 1)) + rng.integers(0, 6, (*shape, 3)), 0, 255).astype(np.uint8)
+    pixels[: shape[0] // 2] = np.clip(230 + rng.integers(-2, 3, (shape[0] // 2, shape[1], 1)), 0, 255)
+    pixels[0, 0] = 20
+    found, grey = figures(pixels), luma(pixels).astype(np.int64)
+    variance = grey.var()
+    if min(shape) >= 3:
+        bend = convolve2d(grey, [[0, 1, 0], [1, -4, 1], [0, 1, 0]], "valid")
+        grain = convolve2d(grey, [[1, -2, 1], [-2, 4, -2], [1, -2, 1]], "valid")
+        noise = (np.pi / 2) ** 0.5 * np.abs(grain).sum() / 6 / grain.size  # Immerkær 1996
+        assert found.noise == pytest.approx(noise / variance**0.5)
+        assert found.blur == pytest.approx(bend.var() / variance)
+    tall, wide = shape[0] // 8, shape[1] // 8
+    blocks = grey[: tall * 8, : wide * 8].reshape(tall, 8, wide, 8).swapaxes(1, 2).reshape(tall, wide, 64)
+    assert found.flat_share == pytest.approx((blocks.std(axis=-1) < 2).mean() if blocks.size else 0)
+    colours = pixels[: tall * 8, : wide * 8].reshape(tall, 8, wide, 8, 3).swapaxes(1, 2).reshape(tall, wide, 64, 3)
+    high, low = colours.max(axis=-1).astype(float), colours.min(axis=-1).astype(float)
+    cloud = (high > 0.8 * 255) & (high - low < 0.12 * high)
+    cloud &= ((blocks.std(axis=-1) < 6) & (blocks.mean(axis=-1) > 128))[..., None]
+    assert found.cloud == pytest.approx(cloud.mean() if blocks.size else 0)
 
 
 @pytest.mark.parametrize("sigma", [4, 10, 25])

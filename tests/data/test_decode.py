@@ -236,6 +236,18 @@ def test_channels() -> None:
         fit_channels(four[..., :3], 5)
 
 
+def test_luma_is_the_formula_of_the_hashes() -> None:
+    """Rounded half up from 16 fractional bits (ITU-R BT.601); hashes rest on every bit of it."""
+    rgb = RNG.integers(0, 256, (300, 301, 3), dtype=np.uint8)
+    rgb[:8, 0] = [[r, g, b] for r in (0, 255) for g in (0, 255) for b in (0, 255)]
+    rgb[:256, 1] = np.arange(256)[:, None]
+    red, green, blue = (rgb[..., channel].astype(np.int64) for channel in range(3))
+    for view in (rgb, rgb[::2, ::3], rgb[:, ::-1]):
+        assert luma(view).shape == view.shape[:2]
+    assert (luma(rgb) == (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).all()
+    assert (luma(rgb[::2, 5::3]) == luma(rgb)[::2, 5::3]).all()
+
+
 def scene(side: int = 200) -> np.ndarray:
     return np.asarray(Image.fromarray(RNG.integers(0, 256, (20, 20, 3), dtype=np.uint8)).resize((side, side)))
 

@@ -20,9 +20,12 @@ Float32 = NDArray[np.floating]
 Int16 = NDArray[np.int16]
 SIDE = 256
 _BLOCK = 8
-_PACK = np.array([1 << 16, 1 << 8, 1], np.uint32)  # red, green, blue in one number
+_LEVELS = np.arange(256)
+_LEVELS_SQUARED = _LEVELS**2
+_ONES = np.ones(_BLOCK, np.float32)
 _FLAT_STD = 2.0
 _CLOUD_VALUE, _CLOUD_SATURATION, _CLOUD_STD = 0.80, 0.12, 6.0
+_CLOUD_LUMA = 181  # no pixel as bright and colourless as cloud is darker: above 0.88 of 0.80
 _CLOUD_LEAST = 128  # mean of a block: one with a deviation of 6 and a pixel as bright as cloud lies above
 
 
@@ -82,21 +85,38 @@ class Verdict:
 def border_fill(values: NDArray, levels: tuple[float, ...]) -> Bool:
     """Mask (H, W) of pixels of ``values`` (H, W, C) that are one of ``levels`` in every channel and hang together with
     the border: collars and fill of scenes."""
-    height, width = values.shape[:2]
-    out = np.zeros((height, width), bool)
-    edge = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
-    channels = range(values.shape[2])  # an .all(axis=2) would take several times as long
-    present = [lv for lv in levels if np.logical_and.reduce([edge[:, c] == lv for c in channels]).any()]
+    out = np.zeros(values.shape[:2], bool)
+    edge = _edge(values)
+    extremes = edge.min(), edge.max()
+    present = [level for level in levels if extremes[0] <= level <= extremes[1] and _pure(edge, level).any()]
     if not present:
         return out
     from scipy import ndimage  # slow to load, and few pictures have a collar
 
     for level in present:
-        pure = (values == level).all(axis=2)
+        pure = _pure(values, level)
         labels = np.empty(pure.shape, np.int32)
         ndimage.label(pure, output=labels)
-        touching = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-        out |= np.isin(labels, touching[touching > 0])
+        touching = np.zeros(1 + int(labels.max()), bool)
+        touching[_edge(labels)] = True
+        touching[0] = False
+        out |= touching[labels]
+    return out
+
+
+def _edge(values: NDArray) -> NDArray:
+    """The first and last row and column of (H, W, ...), end to end."""
+    return np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+
+
+def _pure(values: NDArray, level: float) -> Bool:
+    """Where every channel of (..., C) is ``level``; channel by channel, for an .all over them takes several times as
+    long, and no more of them than are needed."""
+    out = values[..., 0] == level
+    for channel in range(1, values.shape[-1]):
+        if not out.any():
+            break
+        out &= values[..., channel] == level
     return out
 
 
@@ -105,25 +125,26 @@ def statistics(pixels: UInt8, grey: UInt8, mask: Bool) -> Statistics:
 
     Sums are taken of whole numbers, so that the figures are the same on every machine.
     """
-    height, width = grey.shape
-    factor = -(-max(height, width) // SIDE)
+    factor = -(-max(grey.shape) // SIDE)
     filled = fill_masked(grey, mask)
     image = Image.fromarray(filled)
     if factor > 1:
         image = image.reduce(factor)
-    small = np.asarray(image)
-    counts, levels = np.array(image.histogram()), np.arange(256)
+    small = np.asarray(image) if factor > 1 else filled
+    counts = np.array(image.histogram())
     total = small.size
-    mean = float(counts @ levels) / total
-    variance = max(float(counts @ (levels * levels)) / total - mean * mean, 0.0)
+    mean = float(counts @ _LEVELS) / total
+    variance = max(float(counts @ _LEVELS_SQUARED) / total - mean * mean, 0.0)
     share = counts[counts > 0] / total
-    bend, grain = _second_differences(small)
+    bend, down = _laplacian(small)
     inner = max((small.shape[0] - 2) * (small.shape[1] - 2), 1)
-    power, slope = _power(bend) / inner, int(bend.sum(dtype=np.int64)) / inner
-    noise = int(np.abs(grain, out=grain).sum(dtype=np.int64)) / inner * (np.pi / 2) ** 0.5 / 6  # Immerkær 1996
+    power, slope = _power(bend) / inner, _slope(small) / inner
+    noise = _grain(down, small.shape[1]) / inner * (np.pi / 2) ** 0.5 / 6  # Immerkær 1996
     block_mean, block_variance = _blocks(small)
     smooth = block_variance < _CLOUD_STD**2
     smooth &= block_mean > _CLOUD_LEAST
+    if small is grey and smooth.any():  # every pixel's luma is at hand: most smooth blocks hold nothing so bright
+        smooth &= _bright_blocks(small)
     return Statistics(
         mean=mean,
         std=variance**0.5,
@@ -170,7 +191,8 @@ def distinct_colours(pixels: UInt8) -> int:
     area = pixels.shape[0] * pixels.shape[1]
     for samples in (1024, 65536):  # a picture shows its many colours at once
         step = max(1, int(np.ceil((area / samples) ** 0.5)))
-        lattice = pixels[::step, ::step].reshape(-1, 3).astype(np.uint32) @ _PACK
+        red, green, blue = (pixels[::step, ::step, channel].astype(np.uint32) for channel in range(3))
+        lattice = (red << np.uint32(16) | green << np.uint32(8) | blue).ravel()
         lattice.sort()
         count = 1 + int(np.count_nonzero(lattice[1:] != lattice[:-1]))
         if count > 64:
@@ -189,58 +211,92 @@ def jpeg_quality(data: bytes) -> float:
     while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
         size = int.from_bytes(data[place + 2 : place + 4], "big")
         if data[place + 1] == 0xDB and data[place + 4] & 0x0F == 0:
-            wide = data[place + 4] >> 4
-            raw = data[place + 5 : place + 5 + 64 * (1 + wide)]
-            table = np.frombuffer(raw, ">u2" if wide else np.uint8)
-            scale = 100.0 * float(table.mean()) / 57.625 if len(table) else 100.0
-            return float(np.clip((200 - scale) / 2 if scale <= 100 else 5000 / scale, 1, 100))
+            wide = 1 + (data[place + 4] >> 4)
+            raw = data[place + 5 : place + 5 + 64 * wide]
+            values = raw if wide == 1 else [high << 8 | low for high, low in zip(raw[::2], raw[1::2], strict=False)]
+            scale = 100.0 * (sum(values) / len(values)) / 57.625 if values else 100.0
+            return min(max((200 - scale) / 2 if scale <= 100 else 5000 / scale, 1.0), 100.0)
         place += 2 + size
     return 100.0
 
 
-def _second_differences(grey: UInt8) -> tuple[Int16, Int16]:
-    """Laplacian, and second difference along both axes, of the inner pixels of ``grey`` (H, W): both flat, (H - 2) * W
-    long, with 0 in the first and last column.
+def _laplacian(grey: UInt8 | Int16) -> tuple[Int16, Int16]:
+    """Laplacian of the inner pixels of ``grey`` (H, W), flat with some zeros between, and the second difference along
+    columns that it holds (:func:`_grain` makes more of it). Both are empty where there are no inner pixels.
 
-    Rows are strung together, so that every step runs through memory once; the two columns hold what is no neighbour.
+    Rows are strung together, so that every step runs through memory once; what is no neighbour is made 0.
     """
-    width = grey.shape[1]
+    height, width = grey.shape
+    if min(height, width) < 3:
+        return np.empty(0, np.int16), np.empty(0, np.int16)
     flat = grey.astype(np.int16).ravel()
-    middle = flat[width:-width]
-    twice = middle + middle
-    down = flat[2 * width :] + flat[: -2 * width]
-    down -= twice
-    laplacian, both = down.copy(), np.zeros_like(down)
-    for out, of, double in ((laplacian[1:-1], middle, twice[1:-1]), (both[1:-1], down, down[1:-1] + down[1:-1])):
-        out += of[2:]
-        out += of[:-2]
-        out -= double
-    for out in (laplacian, both):
-        out.reshape(-1, width)[:, :: max(width - 1, 1)] = 0
-    return laplacian, both
+    down = _differences(_differences(flat, width), width)
+    laplacian = _differences(_differences(flat, 1), 1)[width:-width]
+    laplacian += down[1:-1]
+    _void(laplacian, width)
+    return laplacian, down
+
+
+def _differences(values: Int16, step: int) -> Int16:
+    return values[step:] - values[:-step]
+
+
+def _void(values: Int16, width: int) -> None:
+    """Make 0 what stands beside the rows of the inner pixels."""
+    values[width - 2 :: width] = values[width - 1 :: width] = 0
+
+
+def _slope(grey: UInt8) -> int:
+    """Sum of the Laplacian over the inner pixels: only the two outermost rows and columns are left of it."""
+    if min(grey.shape) < 3:
+        return 0
+    outer, signs = [0, 1, -2, -1], np.array([1, -1, -1, 1])
+    rows, columns = grey[outer, 1:-1].sum(axis=1, dtype=np.int64), grey[1:-1, outer].sum(axis=0, dtype=np.int64)
+    return int((rows + columns) @ signs)
+
+
+def _grain(down: Int16, width: int) -> int:
+    """Sum of the absolute second differences along both axes, from those along columns; at most 2040 each, of which
+    32 fit in 16 bits."""
+    if not len(down):
+        return 0
+    both = _differences(_differences(down, 1), 1)
+    _void(both, width)
+    absolute = np.abs(both, out=both).view(np.uint16)
+    whole = len(absolute) // 32 * 32
+    sums = np.add.reduce(absolute[:whole].reshape(32, -1), axis=0, dtype=np.uint16)
+    return int(sums.sum(dtype=np.int64)) + int(absolute[whole:].sum(dtype=np.int64))
 
 
 def _power(values: Int16) -> float:
     """Sum of the squares."""
-    flat = values.astype(np.float64).ravel()
-    return float(flat @ flat)
+    exact = values.astype(np.float64)
+    return float(exact @ exact)
 
 
 def _blocks(grey: UInt8) -> tuple[Float32, Float32]:
     """Mean and variance of each whole block of 8x8 pixels."""
+    whole = _whole_blocks(grey)
+    rows, columns = whole.shape[0] // _BLOCK, whole.shape[1] // _BLOCK
+    values = whole.astype(np.float32).reshape(rows, _BLOCK, columns * _BLOCK)
+    sums = np.empty((2, rows, 1, columns * _BLOCK), np.float32)
+    np.matmul(_ONES[None], values, out=sums[0])
+    values *= values
+    np.matmul(_ONES[None], values, out=sums[1])
+    mean, squares = ((sums.reshape(-1, _BLOCK) @ _ONES) * np.float32(1 / _BLOCK**2)).reshape(2, rows, columns)
+    return mean, squares - mean * mean
+
+
+def _whole_blocks(grey: UInt8) -> UInt8:
     height, width = (side // _BLOCK * _BLOCK for side in grey.shape)
-    values = grey[:height, :width].astype(np.float32)
-    count = np.float32(_BLOCK * _BLOCK)
-    mean = _block_sums(values) / count
-    return mean, _block_sums(values * values) / count - mean * mean
+    return grey[:height, :width]
 
 
-def _block_sums(values: Float32) -> Float32:
-    rows = np.add.reduce(values.reshape(-1, _BLOCK, values.shape[1]), axis=1)
-    out = rows[:, ::_BLOCK].copy()
-    for column in range(1, _BLOCK):
-        out += rows[:, column::_BLOCK]
-    return out
+def _bright_blocks(grey: UInt8) -> Bool:
+    """Which whole blocks hold a pixel that may be cloud."""
+    values = _whole_blocks(grey)
+    rows = np.maximum.reduce(values.reshape(-1, _BLOCK, values.shape[1]), axis=1)
+    return (rows >= _CLOUD_LUMA).view(np.uint64) != 0  # eight neighbours at a time
 
 
 def _cloud(pixels: UInt8, smooth: Bool) -> float:
@@ -249,10 +305,9 @@ def _cloud(pixels: UInt8, smooth: Bool) -> float:
     if not smooth.any():
         return 0.0
     rows, columns = smooth.shape
-    blocks = pixels[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK, 3)
-    red, green, blue = np.moveaxis(blocks.swapaxes(1, 2)[smooth], -1, 0)
-    high = np.maximum(np.maximum(red, green), blue)
-    low = np.minimum(np.minimum(red, green), blue)
+    blocks = pixels[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK * 3)
+    planes = blocks.swapaxes(1, 2)[smooth].reshape(-1, 3).T.copy()
+    high, low = planes.max(axis=0), planes.min(axis=0)
     bright = (high > _CLOUD_VALUE * 255) & (high - low < (_CLOUD_SATURATION * high.astype(np.float32)))
     return float(np.count_nonzero(bright)) / (smooth.size * _BLOCK**2)
 
@@ -268,15 +323,16 @@ def _detail(grey: UInt8, fine: float | None) -> float:
     if min(height, width) < 8:
         return 1.0
     top, left = (grey.shape[0] - height) // 2, (grey.shape[1] - width) // 2
-    full = grey[top : top + height, left : left + width].astype(np.int16)
-    rows = full[::2] + full[1::2]
+    full = np.ascontiguousarray(grey[top : top + height, left : left + width])
     if fine is None:
         fine = _bend_power(full)
-    coarse = _bend_power(rows[:, ::2] + rows[:, 1::2]) / 16  # sums of four in place of means
+    both = full.view(np.uint16)  # two neighbours at a time
+    pairs = (both & np.uint16(0xFF)) + (both >> np.uint16(8))
+    coarse = _bend_power((pairs[::2] + pairs[1::2]).view(np.int16)) / 16  # sums of four in place of means
     return min(1.0, 2 * fine / coarse) if coarse > 0 else 1.0
 
 
-def _bend_power(grey: Int16) -> float:
-    """Mean of the squares of the Laplacian."""
-    value = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
-    return _power(value) / value.size
+def _bend_power(grey: UInt8 | Int16) -> float:
+    """Mean of the squares of the Laplacian over the inner pixels of (H, W)."""
+    inner = (grey.shape[0] - 2) * (grey.shape[1] - 2)
+    return _power(_laplacian(grey)[0]) / inner

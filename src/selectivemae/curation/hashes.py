@@ -23,14 +23,15 @@ Int64 = NDArray[np.int64]
 
 ORIENTATIONS = 8
 VERSION = "rsph-v1"
+_SAME_VALUES = [0, 1, 2, 3, 0, 2, 1, 3]  # the orientation up to 3 with the same coefficients in other places
 _FLOAT32_EXACT = 1 << 16  # least height whose sums of 8-bit values over a cell may reach 2**24
 
 
 def fill_masked(grey: UInt8, mask: NDArray[np.bool_]) -> UInt8:
     """Give the pixels of ``mask`` (H, W; True = no data) the integer mean of the others; ``grey`` (H, W) uint8."""
-    valid = int(mask.size - np.count_nonzero(mask))
-    if valid in (0, mask.size):
+    if not mask.any() or mask.all():
         return grey
+    valid = int(mask.size - np.count_nonzero(mask))
     mean = int(grey[~mask].sum(dtype=np.int64)) // valid
     return np.where(mask, np.uint8(mean), grey)
 
@@ -46,14 +47,29 @@ def _coverage(length: int, exact: type) -> NDArray[np.floating]:
     return weights
 
 
-def _cell_sums(values: NDArray, exact: type) -> NDArray:
-    """Sums (64, N) of whole numbers (length, N) over 64 cells, in units of 1/64; ``exact`` holds them all."""
+def _covered(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Sums (64, N) of whole numbers (length, N) over 64 cells, in units of 1/64; eight cells at a time, for the others'
+    weights are 0."""
     length = len(values)
-    if length % 64:
-        return _coverage(length, exact) @ values.astype(exact)
-    each = length // 64
-    total = np.uint16 if values.dtype == np.uint8 and each <= 257 else np.int64
-    return np.add.reduce(values.reshape(64, each, -1), axis=1, dtype=total).astype(exact) * exact(64)
+    weights = _coverage(length, values.dtype.type)
+    out = np.empty((64, values.shape[1]), values.dtype)
+    for first in range(0, 64, 8):
+        cells, begin, end = slice(first, first + 8), first * length // 64, -(-(first + 8) * length // 64)
+        np.matmul(weights[cells, begin:end], values[begin:end], out=out[cells])
+    return out
+
+
+def _cell_sums(grey: UInt8) -> Int64:
+    """Sums (64, 64) of ``grey`` (H, W) uint8 over the cells of a 64x64 grid, in units of 1/64 x 1/64 of a pixel."""
+    height, width = grey.shape
+    if height % 64 or width % 64:
+        exact = np.float32 if height < _FLOAT32_EXACT else np.float64
+        columns = np.ascontiguousarray(_covered(grey.astype(exact)).T, np.float64)
+        return _covered(columns).T.astype(np.int64)
+    tall, wide = height // 64, width // 64
+    rows = np.add.reduce(grey.reshape(64, tall, width), axis=1, dtype=np.uint16 if tall <= 257 else np.int64)
+    cells = rows.astype(np.float64).reshape(64 * 64, wide) @ np.ones(wide)
+    return cells.astype(np.int64).reshape(64, 64) * (64 * 64)
 
 
 def area_means(grey: UInt8) -> tuple[Int64, Int64]:
@@ -62,12 +78,10 @@ def area_means(grey: UInt8) -> tuple[Int64, Int64]:
     A pixel counts in every cell it touches by the share that lies there; the aspect is not kept. Both results are
     int64 (0..65280), and mirroring or transposing the image does the same to them, exactly.
     """
-    height, width = grey.shape
-    rows = _cell_sums(grey, np.float32 if height < _FLOAT32_EXACT else np.float64)
-    fine = _cell_sums(np.ascontiguousarray(rows.T), np.float64).T.astype(np.int64)
+    fine = _cell_sums(grey)
     rows = fine[::2] + fine[1::2]
     coarse = (rows[:, ::2] + rows[:, 1::2]) // 4  # a cell of 32 is four of 64 at twice the resolution
-    area = width * height
+    area = grey.size
     return (256 * fine + area // 2) // area, (256 * coarse + area // 2) // area
 
 
@@ -98,7 +112,7 @@ def hash64(means: Int64) -> UInt64:
     cosines = _cosines(8, 32, 1 << 13)
     spectrum = (cosines @ means.astype(np.float64) @ cosines.T).astype(np.int64)  # below 2**53: exact
     values = _orientations(spectrum, 0).reshape(-1, ORIENTATIONS, 64)
-    median = np.partition(values[..., 1:], 31, axis=-1)[..., 31:32]
+    median = np.partition(values[:, :4, 1:], 31, axis=-1)[:, _SAME_VALUES, 31:32]
     bits = values > median
     bits[..., 0] = False
     return np.packbits(bits, axis=-1).view(">u8")[..., 0].astype(np.uint64)
@@ -109,7 +123,8 @@ def hash256(means: Int64) -> UInt64:
     cosines = _cosines(17, 64, 1 << 12)[1:]
     spectrum = (cosines @ means.astype(np.float64) @ cosines.T).astype(np.int64)
     values = _orientations(spectrum, 1).reshape(-1, ORIENTATIONS, 256)
-    middle = np.partition(values, (127, 128), axis=-1)[..., 127:129].sum(axis=-1, keepdims=True)
+    middle = np.partition(values[:, :4], (127, 128), axis=-1)[..., 127:129].sum(axis=-1, keepdims=True)
+    middle = middle[:, _SAME_VALUES]
     bits = 2 * values > middle
     return np.packbits(bits, axis=-1).view(">u8").astype(np.uint64)
 

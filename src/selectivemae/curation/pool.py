@@ -11,7 +11,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -22,6 +22,8 @@ from selectivemae.curation.tasks import Died, Done, Failed, Job, Outcome, Task
 
 _TAIL = 2000  # characters of a dead worker's stderr that are kept
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_UNBORN, _IDLE = -2.0, -1.0  # in place of the member in work
 _SPARE_SECONDS = 600.0  # for what a task does before its first and after its last member
 
 
@@ -75,7 +77,9 @@ class LocalPool:
                     return
                 idle = self._start()
             idle.task = queue.pop()
-            idle.state[:] = [-1.0, time.monotonic() + _SPARE_SECONDS]
+            if idle.state[0] != _UNBORN:  # the worker itself says when it lives
+                idle.state[0] = _IDLE
+            idle.state[1] = time.monotonic() + _SPARE_SECONDS
             with suppress(BrokenPipeError, ConnectionResetError):  # dead already: the sentinel tells
                 idle.pipe.send((job, idle.task, folder))
 
@@ -98,16 +102,30 @@ class LocalPool:
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        state = self._context.RawArray("d", [-1.0, 0.0])
+        state = self._context.RawArray("d", [_UNBORN, 0.0])
         self._started += 1
         log = Path(self._logs.name) / f"worker-{self._started}.log"
         arguments = (theirs, state, str(log), self.memory, os.getpid())
         process = self._context.Process(target=_work, args=arguments, daemon=True, name="selectivemae-curate")
-        process.start()
+        with _one_thread_each():
+            process.start()
         theirs.close()
         worker = _Worker(process, ours, state, log)
         self._workers.append(worker)
         return worker
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started here compute with one thread: libraries read how many when they are loaded, and several workers
+    with a thread for each core would wait for each other longer than they work."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _received(pipe: Connection) -> Outcome | None:
@@ -117,9 +135,12 @@ def _received(pipe: Connection) -> Outcome | None:
         return None
 
 
-def _autopsy(worker: _Worker) -> Died:
+def _autopsy(worker: _Worker) -> Died | Failed:
     worker.process.join()
     worker.pipe.close()
+    if worker.state[0] == _UNBORN and not worker.late:
+        why = "a worker process cannot start; in a script, call this under: if __name__ == '__main__':"
+        return Failed(f"{why} (exit code {worker.process.exitcode})", internal=False)
     cause = "worker_crash"
     if worker.late:
         cause = "timeout"
@@ -131,6 +152,7 @@ def _autopsy(worker: _Worker) -> Died:
 
 def _work(pipe: Connection, state: Any, log: str, memory: int | None, parent: int) -> None:
     """The life of a worker process: tasks in, outcomes out, until the pipe closes or the parent is gone."""
+    state[0] = _IDLE
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stderr = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(stderr, 2)

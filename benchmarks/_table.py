@@ -40,11 +40,12 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(name: str, title: str, script: str, *blocks: str) -> Path:
-    """Write ``results/NAME.md``: title, machine, the blocks, and the script that made it."""
+def write(name: str, title: str, script: str, *blocks: str, show: bool = True) -> Path:
+    """Write ``results/NAME.md``: title, machine, the blocks, and the script that made it; print it, too (``show``)."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.md"
     body = "\n\n".join(block.strip() for block in blocks)
     path.write_text(f"# {title}\n\n{machine()} · made by `{script}`\n\n{body}\n")
-    print(path.read_text())
+    if show:
+        print(path.read_text())
     return path

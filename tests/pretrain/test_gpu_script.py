@@ -24,8 +24,37 @@ def test_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     gpu.main()
     said = capsys.readouterr().out
     assert "| vit_tiny_patch16 | compile off | 2 |" in said
-    assert "| vit_tiny_patch16 | mae | 2 | 0 |" in said
+    assert "| vit_tiny_patch16 | compile off | mae | 2 | 0 |" in said
+    assert "| `aten::addmm` |" in said
+    assert "failed" not in said
     monkeypatch.setattr(sys, "argv", ["gpu.py"])
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit, match="no GPU"):
         gpu.main()
+
+
+def test_a_part_that_fails_and_the_end_of_the_time_leave_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import gpu
+
+    def failing(*_: object) -> None:
+        raise RuntimeError("no such kernel\nand more")
+
+    monkeypatch.setattr(gpu, "steps", failing)
+    monkeypatch.setattr(gpu, "kernels", lambda args, report, model, mode: report.add(gpu.TITLES[3], *"abcdef"))
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--smoke"])
+    gpu.main()
+    said = capsys.readouterr().out
+    assert "* failed: failing, vit_tiny_patch16, compile off: RuntimeError: no such kernel\n" in said
+    assert "| a | b | c | d | e | f |" in said
+    report, codes = gpu.Report("gpu", smoke=True), []
+    report.add(gpu.TITLES[3], *"ghijkl")
+    report.doing = "kernels, vit_base_patch16"
+    monkeypatch.setattr("os._exit", codes.append)
+    report.end()
+    said = capsys.readouterr().out
+    assert codes == [0]
+    assert "| g | h | i | j | k | l |" in said
+    assert "* out of time in: kernels, vit_base_patch16" in said

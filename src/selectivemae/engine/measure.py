@@ -96,18 +96,33 @@ def matrix_peak(device: torch.device, precision: str, side: int | None = None, s
     return 2 * side**3 / best
 
 
-def timed_steps(trainer: Trainer, batch: Batch, device: torch.device) -> Callable[[], float]:
-    """A call that makes one optimizer step on ``batch`` and returns its seconds."""
+def timed_steps(trainer: Trainer, batch: Batch, device: torch.device, steps: int = 1) -> Callable[[], float]:
+    """A call that makes ``steps`` optimizer steps on ``batch``, between which nothing waits for the device, and returns
+    the seconds of one."""
     state = RunState()
 
     def once() -> float:
         synchronise(device)
         began = time.perf_counter()
-        trainer.step(batch, state)
+        for _ in range(steps):
+            trainer.step(batch, state)
         synchronise(device)
-        return time.perf_counter() - began
+        return (time.perf_counter() - began) / steps
 
     return once
+
+
+def step_memory(trainer: Trainer, batch: Batch, device: torch.device) -> int:
+    """The most bytes that tensors on a CUDA device take in a step of a trainer that has made some: with its weights,
+    optimizer state and gradients and with the batch, without what others have on the device."""
+    state = [v for s in trainer.optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
+    own = [*trainer.parameters, *state, *(p.grad for p in trainer.parameters if p.grad is not None), batch.images]
+    synchronise(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    trainer.step(batch, RunState())
+    synchronise(device)
+    return torch.cuda.max_memory_allocated(device) - before + sum(t.nbytes for t in own)
 
 
 def interleaved(calls: dict[str, Callable[[], float]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:

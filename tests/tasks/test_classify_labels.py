@@ -173,3 +173,100 @@ def test_real_trees(shared_data: Path, name: str, classes: int) -> None:
     assert found == rows
     assert len(labelled.classes) == classes
     assert read_labels(store, None).classes == labelled.classes
+
+
+@pytest.mark.parametrize(
+    ("head", "lines"),
+    [
+        ("", ["b_0.jpg\t/some one/b\t0", "a_0.jpg /x/a 1"]),
+        ("\ufeff", ["b_0.jpg /x/b 0", "a_0.jpg /x/a 1"]),
+        ("", ["x y/b/b_0.jpg 0", "a/a_0.jpg 1"]),
+        ("", ["b\\b_0.jpg 0", "a_0.jpg C:\\x\\a 1"]),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lists_as_programs_of_all_kinds_write_them(tmp_path: Path, head: str, lines: list[str], end: str) -> None:
+    train, test = write_pair(tmp_path, [], ["b_1.jpg x/b 0", "a_1.jpg x/a 1"])
+    train.write_bytes((head + end.join([*lines, "", ""])).encode())
+    store = Names(*classes_of(2, "a", "b"))
+    assert told(read_lists(store, train, test), store) == {
+        "a/a_0.jpg": ("a", TRAIN), "a/a_1.jpg": ("a", TEST), "b/b_0.jpg": ("b", TRAIN), "b/b_1.jpg": ("b", TEST),
+    }  # fmt: skip
+
+
+def test_a_class_of_a_list_may_have_spaces_in_its_name(tmp_path: Path) -> None:
+    pair = write_pair(tmp_path, ["arable land/1.jpg 1", "dry_field/1.jpg 0"], ["2.jpg /some one/arable land 1"])
+    store = Names(
+        "train/agriculture land/arable land/1.jpg", "train/agriculture land/arable land/2.jpg", "dry_field/1.jpg"
+    )
+    assert read_lists(store, *pair).classes == ("dry_field", "arable land")
+
+
+def test_what_both_lists_lack_is_told_at_once(tmp_path: Path) -> None:
+    pair = write_pair(tmp_path, ["a_0.jpg x/a 0", "b_7.jpg x/b 1"], ["b_8.jpg x/b 1", "b_9.jpg x/b 1"])
+    with pytest.raises(
+        DataError, match=r"train_.*names 1 files .*: b/b_7.jpg; .*valid_.*names 2 files .*: b/b_8.jpg, b/b_9"
+    ):
+        read_lists(Names(*classes_of(2, "a", "b")), *pair)
+
+
+def test_a_directory_of_two_numbers_is_named(tmp_path: Path) -> None:
+    pair = write_pair(tmp_path, ["a_0.jpg x/a 0", "b_0.jpg x/b 1"], ["a_1.jpg x/a 1"])
+    with pytest.raises(DataError, match=r"directory a class number 0, and 1 in line 1 \(a_1.jpg\)"):
+        read_lists(Names(*classes_of(2, "a", "b")), *pair)
+
+
+def test_parts_inside_a_folder_that_holds_all() -> None:
+    store = Names(
+        "set/images/train/a/1.jpg", "set/images/train/b/1.jpg", "set/images/Test/a/2.jpg", "set/images/Test/b/2.jpg"
+    )
+    labelled = read_labels(store, None)
+    assert {path.split("/")[2]: part for path, (_, part) in told(labelled, store).items()} == {
+        "train": TRAIN,
+        "Test": TEST,
+    }
+    assert not labelled.drawn
+
+
+def test_what_people_tune_on_is_not_judged(tmp_path: Path) -> None:
+    store = Names(*(f"{part}/{name}/{part}.jpg" for part in ("train", "val", "test") for name in "ab"))
+    by_folder = read_labels(store, None)
+    rows = [f"{path},{path.split('/')[1]},{path.split('/')[0]}" for path in store.paths]
+    (tmp_path / "split.csv").write_text("file,label,split\n" + "\n".join(rows), encoding="utf-8-sig")
+    for labelled in (by_folder, read_labels(store, tmp_path)):
+        assert {p for p, (_, part) in told(labelled, store).items() if part == TEST} == {
+            "test/a/test.jpg",
+            "test/b/test.jpg",
+        }
+        assert len(labelled.index) == 4
+        assert "2 images of the val part left out" in labelled.how
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_draw_leaves_something_on_both_sides(share: float) -> None:
+    labelled = read_labels(Names(*classes_of(2, "A", "B"), *classes_of(9, "C")), None, test_share=share)
+    assert labelled.drawn
+    assert not labelled.lacking(TRAIN)
+    assert not labelled.lacking(TEST)
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        (b"file,label,split\nA/0.jpg,A,train\nA/0.jpg,A,test\n", "line 3: A/0.jpg stands in line 2 too"),
+        (b"file,label,split\nA/0.jpg,,train\n", "line 2: needs the columns"),
+        (b"file,label,split\nA/\xe9.jpg,A,train\n", "cannot read"),
+        (b"file;label;split\nA/0.jpg;A;train\n", "line 2: needs the columns"),
+    ],
+)
+def test_bad_tables_of_parts(tmp_path: Path, table: bytes, complaint: str) -> None:
+    (tmp_path / "split.csv").write_bytes(table)
+    with pytest.raises(DataError, match=complaint):
+        read_labels(Names(*classes_of(2, "A", "B")), tmp_path)
+
+
+def test_one_class_does_where_nothing_is_learned() -> None:
+    store = Names(*classes_of(3, "A"))
+    assert read_labels(store, None, parts=()).classes == ("A",)
+    with pytest.raises(DataError, match="at least two class folders"):
+        read_labels(store, None)

@@ -84,6 +84,18 @@ def test_tables(tmp_path: Path) -> None:
     assert found.confusion.tolist() == [[1, 1], [0, 1]]
 
 
+def test_classes_that_the_ground_truth_lacks_are_known_by_their_scores(tmp_path: Path) -> None:
+    """As of the predictions of a run on a part of its classes: c is a class, and taking a for it a mistake."""
+    truth = write(tmp_path / "truth.csv", "id,label\n1,a\n2,a\n3,b\n")
+    rows = "1,a,0.1,0.2,0.7\n2,c,0.9,0,0.1\n3,b,0,1,0\n"
+    found = evaluate_tables(write(tmp_path / "said.csv", f"id,label,score_c,score_b,score_a\n{rows}"), truth)
+    assert found.classes == ("c", "b", "a")
+    assert (found.oa, found.aa) == (pytest.approx(200 / 3), pytest.approx(75))
+    assert found.per_class == (None, 100, 50)
+    with pytest.raises(DataError, match="line 2: class 'd'"):
+        evaluate_tables(write(tmp_path / "said.csv", "id,label,score_c,score_b,score_a\n1,d\n2,a\n3,b\n"), truth)
+
+
 @pytest.mark.parametrize(
     ("said", "complaint"),
     [

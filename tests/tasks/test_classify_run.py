@@ -193,12 +193,20 @@ def test_a_class_missing_in_the_test_part(tmp_path: Path) -> None:
     assert "no test image of class red" in (out / "log.txt").read_text()
 
 
-def test_evaluation_on_other_classes(tmp_path: Path) -> None:
+def test_evaluation_on_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "run"
     train(write_classes(tmp_path / "data", 4), out, epochs=2.0)
     some = write_classes(tmp_path / "some", 3, ("green", "red"))
     found = evaluate_run(out, EvaluateConfig(data=str(some), part="all"))
     assert (found.images, found.counts) == (6, (0, 3, 3))
+    monkeypatch.chdir(tmp_path)
+    one = write_classes(tmp_path / "one", 3, ("red",))
+    for data, settings, images in (
+        (some, {}, 6), (some, {"test_share": 0.4}, 2), (some, {"part": "test"}, 2), (one, {}, 3),
+        (tmp_path / "data", {}, 3), ("./data", {}, 3), ("data", {"part": "all"}, 12),
+    ):  # fmt: skip
+        config = EvaluateConfig.build(settings, {"data": str(data)})
+        assert evaluate_run(out, config).images == images, (data, settings)
     more = write_classes(tmp_path / "more", 3, ("green", "lake", "red", "river"))
     with pytest.raises(DataError, match=r"knows 3 classes, the data have 4, of which it does not know 2: lake, river"):
         evaluate_run(out, EvaluateConfig(data=str(more)))

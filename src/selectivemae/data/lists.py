@@ -1,6 +1,7 @@
 """Published split files of scene classification: ``train_labels_28_0.txt`` beside ``valid_labels_28_0.txt``.
 
-A line is ``<file> <directory> <class number>`` or ``<directory/file> <class number>``. Of the directory only the last
+A line is ``<file> <directory> <class number>`` or ``<directory/file> <class number>``, with spaces or tabs between; a
+directory may have spaces in it. Of the directory only the last
 component counts (the rest is a path of the lists' authors); the class numbers' order is kept, since published heads
 follow it, and it is not alphabetical. ``28`` means 20 % for training and 80 % for the test, ``0`` numbers the draw.
 """
@@ -14,9 +15,10 @@ import numpy as np
 
 from selectivemae.core.errors import DataError
 from selectivemae.core.suggest import did_you_mean
-from selectivemae.data.labels import TEST, TRAIN, Ids, Labelled, check_present, inner_paths
+from selectivemae.data.labels import TEST, TRAIN, Ids, Labelled, inner_paths, listed
 
 _TRAIN_FILE, _TEST_FILE = "train_labels_{}.txt", "valid_labels_{}.txt"
+_THREE = re.compile(r"([^/]*?\.\w+)\s+(\S.*)")  # file and directory; else it is directory/file
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,19 @@ def read_lists(store: Ids, train: Path, test: Path) -> Labelled:
     """Labels and parts of a store's images by two published lists; the classes in the order of their numbers.
 
     DataError with file and line for what is no such line, an image that is named twice, in both lists, or matches
-    several files; with all names for images that are not there; and for class numbers without an image.
+    several files, and for a directory with two numbers where directories are classes; with names for images that are
+    not there; and for class numbers without an image.
     """
     paths = inner_paths(store)
     finder = _Finder(paths)
     taken: dict[int, str] = {}
     index, labels, parts, lines = [], [], [], []
+    absent: dict[Path, list[str]] = {train: [], test: []}
     for table, part in ((train, TRAIN), (test, TEST)):
-        absent = []
         for line in _lines(table):
             place = finder.find(line, table)
             if place is None:
-                absent.append(f"{line.directory}/{line.file}".lstrip("/"))
+                absent[table].append(f"{line.directory}/{line.file}".lstrip("/"))
                 continue
             if place in taken:
                 raise DataError(f"{table}, line {line.number}: {paths[place]} is named in {taken[place]} already")
@@ -68,29 +71,39 @@ def read_lists(store: Ids, train: Path, test: Path) -> Labelled:
             labels.append(line.label)
             parts.append(part)
             lines.append(line)
-        check_present(table, absent)
+    _check_all_present(absent)
     how = f"lists {train.name} and {test.name}"
+    _check_directories(lines, train)
     places, numbers, which = (np.array(values, np.int64) for values in (index, labels, parts))
     return Labelled(places, numbers, which, _class_names(lines, train), how)
 
 
+def _check_all_present(absent: dict[Path, list[str]]) -> None:
+    """DataError that lists what the lists name and the data lack, if anything."""
+    told = [f"{t} names {len(names)} files that are not there: {listed(names)}" for t, names in absent.items() if names]
+    if told:
+        raise DataError("; ".join(told))
+
+
 def _lines(table: Path) -> Iterator[Line]:
     try:
-        text = table.read_text(encoding="utf-8")
+        text = table.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
         raise DataError(f"cannot read the list {table}: {e}") from e
     for number, raw in enumerate(text.splitlines(), 1):
         if not raw.strip():
             continue
-        what, _, label = raw.strip().rpartition(" ")
-        file, _, directory = what.strip().partition(" ")
-        if not file or not re.fullmatch(r"\d+", label):
+        match = re.fullmatch(r"(.*\S)\s+(\d+)", raw.strip())
+        if not match:
             raise DataError(
                 f"{table}, line {number}: {raw[:80]!r} is neither 'file directory number' nor 'class/file number'"
             )
-        *before, file = file.replace("\\", "/").split("/")
-        steps = [step for step in directory.strip().replace("\\", "/").split("/") if step] or before
-        yield Line(number, steps[-1] if steps else "", file, int(label))
+        what, label = match[1].replace("\\", "/"), int(match[2])
+        three = _THREE.fullmatch(what)
+        file, directory = three.groups() if three else (what, "")
+        *before, file = file.split("/")
+        steps = [step for step in directory.split("/") if step] or before
+        yield Line(number, steps[-1] if steps else "", file, label)
 
 
 class _Finder:
@@ -112,6 +125,21 @@ class _Finder:
             one, other = (self.paths[place] for place in found[:2])
             raise DataError(f"{table}, line {line.number}: {line.file} may be {one} or {other}")
         return found[0] if found else None
+
+
+def _check_directories(lines: Sequence[Line], table: Path) -> None:
+    """DataError for a directory with two class numbers, unless directories are no classes (all images lie in few)."""
+    numbers: dict[str, int] = {}
+    for line in lines:
+        numbers.setdefault(line.directory, line.label)
+    if len(numbers) < len({line.label for line in lines}):
+        return
+    for line in lines:
+        if line.label != numbers[line.directory]:
+            raise DataError(
+                f"{table} and its pair give the directory {line.directory} class number {numbers[line.directory]}, and "
+                f"{line.label} in line {line.number} ({line.file})"
+            )
 
 
 def _class_names(lines: Sequence[Line], table: Path) -> tuple[str, ...]:

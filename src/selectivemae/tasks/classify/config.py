@@ -80,7 +80,9 @@ class ClassifyConfig(LabelSettings, FinetuneSettings):
 class EvaluateConfig(LabelSettings, MachineSettings):
     """Settings of ``evaluate`` for all tasks; those of segmentation alone have "masks:" before their description."""
 
-    part: Literal["test", "train", "all"] = Field(default="test", description="Which images are judged")
+    part: Literal["test", "train", "all"] = Field(
+        default="test", description="Which images are judged (classify: of other data without parts all)"
+    )
     batch_size: Count = Field(default=64, description="Images at a time")
     workers: Annotated[int, Field(ge=0)] = Field(default=0, description="Processes that decode images")
     classes: str | None = Field(default=None, description="masks: loveda, spacenet, isprs, or a class file (the run's)")

@@ -40,7 +40,7 @@ def open_classes(settings: LabelSettings, parts: tuple[int, ...] = (TRAIN,)) -> 
             test_share=settings.test_share,
             parts=parts,
         )
-    if not len(labelled.of(TEST)[0]):
+    if parts and not len(labelled.of(TEST)[0]):
         raise DataError(f"{settings.data} has no test image ({labelled.how})")
     return store, labelled
 

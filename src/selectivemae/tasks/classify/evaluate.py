@@ -10,6 +10,7 @@ evaluation/
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ from selectivemae.tasks.classify.metrics import UNREAD, Figures, evaluate_tables
 from selectivemae.tasks.classify.model import Classifier, load_classifier
 from selectivemae.tasks.classify.pictures import confusion_picture, mistakes_picture
 from selectivemae.tasks.common import EVALUATION
+
+log = logging.getLogger("selectivemae")
 
 PARTS = {"train": TRAIN, "test": TEST}
 _SHOWN = 24  # mistakes on the sheet
@@ -83,19 +86,25 @@ def predict(
 def evaluate_run(run: Path, config: EvaluateConfig, out: Path | None = None) -> Figures:
     """Judge a fine-tuned classifier on labelled images; the command ``evaluate`` is this call.
 
-    Without data, or with those of the run, its own split is used. ``out`` gets the folder described above. Raises
-    UserError subclasses: for a run that is none, data that do not do, and classes that it does not know.
+    Without data, or with those of the run, its own split is used; of other data that have no parts, all images are
+    judged unless a draw is asked for. ``out`` gets the folder described above. Raises UserError subclasses: for a run
+    that is none, data that do not do, and classes that it does not know.
     """
     classifier = load_classifier(run)
     device = choose_device(config.device)
     own = {
         k: v for k, v in saved_settings(run if run.is_dir() else run.parent).items() if k in LabelSettings.model_fields
     }
-    if config.data is None or config.data == own.get("data"):
+    if is_own := config.data is None or ("data" in own and Path(config.data).resolve() == Path(own["data"]).resolve()):
         config = EvaluateConfig.build(own, config.given())
     store, labelled = open_classes(config, parts=())
     numbers = match_classes(labelled, classifier.classes, str(run))
-    chosen = np.ones(len(numbers), bool) if config.part == "all" else labelled.part == PARTS[config.part]
+    asked = {"part", "test_share", "split_seed"} & config.given().keys()
+    part = "all" if labelled.drawn and not is_own and not asked else config.part
+    chosen = np.ones(len(numbers), bool) if part == "all" else labelled.part == PARTS[part]
+    if not chosen.any():
+        raise DataError(f"{config.data} has no {part} image ({labelled.how})")
+    log.info("judging %d of %d images (%s)", chosen.sum(), len(numbers), "all" if part == "all" else labelled.how)
     classifier.model.to(device)
     precision = resolve_precision(config.precision, device)
     found = predict(classifier, store, labelled.index[chosen], device, precision, config.workers, config.batch_size)

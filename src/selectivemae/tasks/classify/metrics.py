@@ -18,6 +18,7 @@ from selectivemae.core.statistics import wilson
 from selectivemae.core.suggest import did_you_mean
 from selectivemae.data.labels import listed
 
+_SCORE = "score_"  # and a class: the column of its scores
 UNREAD = -1  # the "prediction" for an image that could not be read
 
 
@@ -97,17 +98,21 @@ def confusion_matrix(predicted: Int64, label: Int64, classes: int) -> Int64:
 
 
 def evaluate_tables(predictions: Path, ground_truth: Path) -> Figures:
-    """Figures of a CSV of predictions (``id,label``; further columns are passed over) against one of ground truth.
+    """Figures of a CSV of predictions (``id,label``) against one of ground truth.
 
-    Classes are those of the ground truth, in alphabetical order. DataError names file and line for a table without
-    these columns, an id that stands there twice, ids that only one of them has, and predicted classes that are unknown.
+    Classes are those of the ground truth, in alphabetical order; or, where the predictions have a column
+    ``score_CLASS`` for each of them, those of such columns, in their order: the ground truth may lack some. Other
+    columns are passed over. DataError names file and line for a table without these columns, an id that stands there
+    twice, ids that only one of them has, and predicted classes that are unknown.
     """
-    truth, said = read_table(ground_truth), read_table(predictions)
+    (truth, _), (said, scored) = read_table(ground_truth), read_table(predictions)
     for there, others, lacking_in in ((truth, said, predictions), (said, truth, ground_truth)):
         absent = sorted(there.keys() - others.keys())
         if absent:
             raise DataError(f"{lacking_in} has no line for {len(absent)} ids: {listed(absent)}")
     classes = sorted({label for label, _ in truth.values()})
+    if set(classes) <= set(scored):
+        classes = list(dict.fromkeys(scored))
     number = {name: i for i, name in enumerate(classes)}
     for label, line in said.values():
         if label not in number:
@@ -118,13 +123,15 @@ def evaluate_tables(predictions: Path, ground_truth: Path) -> Figures:
     return figures(predicted, np.array([number[label] for label, _ in truth.values()], np.int64), classes)
 
 
-def read_table(path: Path) -> dict[str, tuple[str, int]]:
-    """Label and line number by id from a CSV with the columns ``id`` and ``label``. DataError."""
+def read_table(path: Path) -> tuple[dict[str, tuple[str, int]], list[str]]:
+    """Label and line number by id from a CSV with the columns ``id`` and ``label``; and the classes that it has a
+    column of scores for. DataError."""
     rows: dict[str, tuple[str, int]] = {}
     try:
         with open(path, newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f)
-            if not {"id", "label"} <= set(reader.fieldnames or ()):
+            columns = list(reader.fieldnames or ())
+            if not {"id", "label"} <= set(columns):
                 raise DataError(f"{path}, line 1: needs the columns id and label")
             for row in reader:
                 name, label = row["id"], row["label"]
@@ -137,7 +144,7 @@ def read_table(path: Path) -> dict[str, tuple[str, int]]:
         raise DataError(f"cannot read {path}: {e}") from e
     if not rows:
         raise DataError(f"{path} has no lines")
-    return rows
+    return rows, [name.removeprefix(_SCORE) for name in columns if name.startswith(_SCORE)]
 
 
 def per_class_rows(found: Figures) -> list[tuple[str, int, str]]:

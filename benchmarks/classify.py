@@ -1,7 +1,7 @@
 """What encoders are worth for scene classification: fine-tuned, and frozen under a linear probe, kNN and few shots.
 
     python benchmarks/classify.py --data aid=../shared/data/aid ucmerced=../shared/data/ucmerced --work /tmp/classify \
-        --weights "mae=runs/mae-{seed}" "selectivemae=runs/selectivemae-{seed}" --seeds 0 1 2
+        --weights "mae=runs/mae-{seed}" "selectivemae=runs/selectivemae-{seed}" --epochs 2 10 --seeds 0 1 2
 
 ``{seed}`` in a name is the seed: every seed its own pre-training. Fresh weights of the same architecture stand beside
 them. A fine-tuning that is finished in --work is not done again, one that was stopped goes on. A seed decides head,
@@ -35,10 +35,12 @@ FROZEN: dict[str, Callable[[ProbeResult], float]] = {
 }
 
 
-def fine_tune(weights: str, data: str, out: Path, seed: int, args: argparse.Namespace) -> tuple[float, float]:
+def fine_tune(
+    weights: str, data: str, epochs: float, out: Path, seed: int, args: argparse.Namespace
+) -> tuple[float, float]:
     """OA in percent, and seconds."""
     settings = {"weights": weights.format(seed=seed), "data": data, "out": out, "seed": seed, "split_seed": seed}
-    settings |= LIGHT | {"epochs": args.epochs, "warmup_epochs": args.epochs / 20, "batch_size": args.batch_size}
+    settings |= LIGHT | {"epochs": epochs, "warmup_epochs": epochs / 20, "batch_size": args.batch_size}
     settings |= {"image_size": args.size, "lr": args.lr, "layer_decay": DECAY, "workers": 0, "eval_every": 1000.0}
     result = finetune_classify(ClassifyConfig.build(settings), resume=True, quiet=True)
     return result.oa, result.runs[0].seconds
@@ -83,30 +85,31 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--architecture", default="vit_tiny_patch8", help="of the fresh weights")
     parser.add_argument("--size", type=int, default=64, help="side of the images in pixels")
-    parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--epochs", type=float, nargs="+", required=True, help="of fine-tuning, for each of --data")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--name", default="classify")
     args = parser.parse_args()
     encoders = {"random init": f"random:{args.architecture}"} | dict(one.split("=", 1) for one in args.weights)
-    head = ["data", "encoder", "fine-tuned OA", *FROZEN, "s a fine-tuning"]
+    head = ["data", "encoder", "epochs", "fine-tuned OA", *FROZEN, "s a fine-tuning"]
     rows, about = [], []
-    for name, folder in (one.split("=", 1) for one in args.data):
+    for data, epochs in zip(args.data, args.epochs, strict=True):
+        name, folder = data.split("=", 1)
         for title, weights in encoders.items():
             tuned = [
-                fine_tune(weights, folder, args.work / name / title.replace(" ", "-") / str(seed), seed, args)
+                fine_tune(weights, folder, epochs, args.work / name / title.replace(" ", "-") / str(seed), seed, args)
                 for seed in args.seeds
             ]
             frozen = [probe(weights, folder, seed, args.size) for seed in args.seeds]
             figures = [spread([read(found) for found in frozen]) for read in FROZEN.values()]
             seconds = sum(s for _, s in tuned) / len(tuned)
-            rows.append([name, title, spread([oa for oa, _ in tuned]), *figures, f"{seconds:.0f}"])
+            rows.append([name, title, f"{epochs:g}", spread([oa for oa, _ in tuned]), *figures, f"{seconds:.0f}"])
             if title == "random init":
                 first = frozen[0]
                 about.append(f"{name}: {first.classes} classes, {first.train} / {first.test} images ({first.split})")
     note = (
-        f"{args.architecture} at {args.size} px. Fine-tuning: {args.epochs:g} epochs of batches of {args.batch_size}, "
+        f"{args.architecture} at {args.size} px. Fine-tuning: batches of {args.batch_size}, "
         f"learning rate {args.lr:g}, layer decay {DECAY}, crops and mirroring alone, and else the published recipe. "
         f"Percent on the test part, mean ± "
         f"deviation over seeds {', '.join(map(str, args.seeds))}; training / test images: {'; '.join(about)}."

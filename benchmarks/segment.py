@@ -39,13 +39,14 @@ class Set:
     """A data set and what is said of it beside the common settings."""
 
     folder: str
+    steps: int
     settings: dict
 
 
 SETS = {
-    "dubai": Set("dubai_landcover", {"classes": "dubai.yaml", "scale": (0.25, 1.0)}),
-    "oam": Set("oam_buildings", {"classes": "spacenet", "scale": (0.5, 1.0)}),
-    "spacenet1": Set("spacenet1", {"masks": "geojson", "scale": (0.5, 2.0)}),
+    "dubai": Set("dubai_landcover", 400, {"classes": "dubai.yaml", "scale": (0.25, 1.0)}),
+    "oam": Set("oam_buildings", 250, {"classes": "spacenet", "scale": (0.5, 1.0)}),
+    "spacenet1": Set("spacenet1", 250, {"masks": "geojson", "scale": (0.5, 2.0)}),
 }
 
 
@@ -72,7 +73,7 @@ def train(name: str, weights: str, out: Path, args: argparse.Namespace, seed: in
             COMMON,
             settings,
             {"data": str(args.data / chosen.folder), "weights": weights, "out": out, "seed": seed},
-            {"crop": args.crop, "steps": args.steps},
+            {"crop": args.crop, "steps": chosen.steps},
         )
         used, wall = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
         finetune_segment(config, overwrite=out.exists(), quiet=True)
@@ -94,7 +95,7 @@ def row(name: str, kind: str, runs: list[Outcome]) -> list[object]:
 
     figures = [[getattr(run, field) for run in runs] for field in ("miou", "mf1", "boundary_f1")]
     costs = [f"{mean_deviation([getattr(run, field) for run in runs])[0] / 60:.1f}" for field in ("cpu_s", "wall_s")]
-    return [name, kind, len(runs), *map(spread, figures), f"{runs[0].majority:.1f}", *costs]
+    return [name, kind, SETS[name].steps, len(runs), *map(spread, figures), f"{runs[0].majority:.1f}", *costs]
 
 
 def main() -> None:
@@ -106,7 +107,6 @@ def main() -> None:
     parser.add_argument("--architecture", default="vit_tiny_patch16", help="of the fresh weights, without --weights")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--name", default="segment")
     args = parser.parse_args()
@@ -121,10 +121,21 @@ def main() -> None:
         for kind, weights in kinds.items():
             runs = [train(name, weights, args.work / f"{name}-{kind}-{seed}", args, seed) for seed in args.seeds]
             rows.append(row(name, kind, runs))
-    head = ["set", "encoder", "seeds", "mIoU", "mF1", "boundary F1", "majority class, mIoU", "CPU min", "wall min"]
+    head = [
+        "set",
+        "encoder",
+        "steps",
+        "seeds",
+        "mIoU",
+        "mF1",
+        "boundary F1",
+        "majority class, mIoU",
+        "CPU min",
+        "wall min",
+    ]
     note = (
-        f"{architecture}, head of {COMMON['head_width']} channels, {args.steps} steps of {COMMON['batch_size']} crops "
-        f"of {args.crop} px, learning rate {COMMON['lr']:g}, bf16; {os.environ.get('OMP_NUM_THREADS', 'all')} threads. "
+        f"{architecture}, head of {COMMON['head_width']} channels, steps of {COMMON['batch_size']} crops of {args.crop} px, "
+        f" learning rate {COMMON['lr']:g}, bf16; {os.environ.get('OMP_NUM_THREADS', 'all')} threads. "
         "Figures in percent, of the val part at native scale by sliding windows; mean ± deviation over the seeds."
     )
     _table.write(args.name, "Segmentation of real imagery", "benchmarks/segment.py", note, _table.markdown(head, rows))

@@ -16,7 +16,7 @@ from selectivemae.tasks.segment.augment import PairAugment
 from selectivemae.tasks.segment.classes import IGNORED, KNOWN, read_classes
 from selectivemae.tasks.segment.config import MaskSettings
 from selectivemae.tasks.segment.data import PairPixels, Pairs, open_pairs, read_bands, rows_of, training_places
-from selectivemae.tasks.segment.masks import decode_mask
+from selectivemae.tasks.segment.masks import decode_mask, rasterise
 
 
 def opened(root: Path, **settings: Any) -> Pairs:
@@ -208,6 +208,37 @@ def test_footprints_of_spacenet(tmp_path: Path, crs: str | None, caplog: pytest.
     assert (drawn != wanted).sum() <= (0 if crs == "EPSG:32723" else 2)  # a centre on an edge may fall either way
     assert set(np.unique(pairs.mask(1))) == {0, IGNORED}  # no footprint at all
     assert parts(pairs) == {"3band_AOI_1_RIO_img0": 0, "3band_AOI_1_RIO_img1": 0, "3band_AOI_1_RIO_img2": 1}
+
+
+def test_footprints_of_odd_shapes(tmp_path: Path) -> None:
+    """Holes and several parts count as they lie; what encloses nothing is passed over; other shapes are refused."""
+    pytest.importorskip("rasterio")
+    spacenet(tmp_path, None, 1)
+    image, file = tmp_path / "3band" / "3band_AOI_1_RIO_img0.tif", tmp_path / "geo.geojson"
+    outer, hole, far = (shapely.box(x, x, x + s, x + s) for x, s in ((5, 10), (7, 4), (16, 3)))  # in metres
+
+    def drawn(*shapes: Any, crs: str = "EPSG:32723") -> np.ndarray:
+        member = {"crs": {"type": "name", "properties": {"name": crs}}}
+        features = [{"type": "Feature", "properties": {}, "geometry": shape} for shape in shapes]
+        file.write_text(json.dumps({"type": "FeatureCollection", "features": features} | member))
+        return rasterise(file, image.read_bytes())[0]
+
+    def on_the_ground(shape: shapely.Geometry) -> Any:
+        moved = shapely.transform(shape, lambda xy: np.c_[680000 + xy[:, 0], 7459000 - xy[:, 1]])
+        return json.loads(shapely.to_geojson(moved))
+
+    house = outer - hole
+    y, x = (np.mgrid[:40, :48] + 0.5) / 2
+    together = shapely.MultiPolygon([house, far])
+    assert np.array_equal(drawn(on_the_ground(together)), shapely.contains_xy(together, x, y))
+    nothing = [None, {"type": "Point", "coordinates": [1, 2]}, {"type": "Polygon", "coordinates": []}]
+    nothing += [{"type": "Polygon", "coordinates": [[]]}, {"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}]
+    assert np.array_equal(drawn(*nothing, on_the_ground(house)), shapely.contains_xy(house, x, y))
+    assert not drawn(*nothing).any()
+    with pytest.raises(DataError, match=r"geo\.geojson: no GeoJSON of polygons .*it holds a LineString"):
+        drawn({"type": "LineString", "coordinates": [[1, 2], [3, 4]]})
+    with pytest.raises(DataError, match=r"geo\.geojson: cannot be reprojected from EPSG:4326 to EPSG:32723"):
+        drawn(on_the_ground(house), crs="EPSG:4326")  # metres, called degrees
 
 
 def test_footprints_need_a_place_on_earth(tmp_path: Path) -> None:

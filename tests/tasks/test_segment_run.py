@@ -258,6 +258,32 @@ def test_masks_against_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "has no mask for 1 names: 0" in capsys.readouterr().err
 
 
+def test_what_masks_against_masks_mean_by_their_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Buildings as 255 are no ignored pixels, on either side; a class that is only predicted counts as 0."""
+    house = (scene(0)[1] == 1).astype(np.uint8)
+    guess = (scene(1)[1] == 1).astype(np.uint8)
+    both, either = (house & guess).sum(), (house | guess).sum()
+    iou = 100 * both / either, 100 * (house.size - either) / (house.size - both)
+    arguments = ["evaluate", "--task", "segment", "--predictions", str(tmp_path / "said"), "--ground-truth"]
+    for true, said in ((1, 1), (255, 1), (255, 255)):
+        save(tmp_path / "true" / "a.png", house * np.uint8(true))
+        save(tmp_path / "said" / "a.png", guess * np.uint8(said))
+        assert evaluate_files(tmp_path / "said", tmp_path / "true").miou == pytest.approx(sum(iou) / 2)
+    save(tmp_path / "true" / "a.png", house)
+    assert main([*arguments, str(tmp_path / "true")]) == 2  # 255 among labels of 0 and 1 is no class
+    assert "labelled pixels have no class" in capsys.readouterr().err
+    save(tmp_path / "said" / "a.png", np.where(guess & (house == 0), 2, house).astype(np.uint8))
+    found = evaluate_files(tmp_path / "said", tmp_path / "true")
+    assert found.iou[2] == 0
+    assert found.miou == pytest.approx(sum(v for v in found.iou if v is not None) / 3)
+    for path in (tmp_path / "true", tmp_path / "said"):
+        save(path / "a.png", scene(2)[1] + np.uint8(1))
+    assert main([*arguments, str(tmp_path / "true"), "--classes", "loveda", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["iou"])[:2] == ["background", "building"]
+    assert main([*arguments, str(tmp_path / "true"), "--split", "28"]) == 2
+    assert "--split belongs to a RUN" in capsys.readouterr().err
+
+
 def test_loveda_submission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the command to the server's zip: class numbers from 0 on, named as the images."""
     for split, name in (("Train/Urban", 1), ("Train/Rural", 2), ("Val/Rural", 3), ("Test/Urban", 4), ("Test/Rural", 5)):

@@ -53,7 +53,11 @@ def evaluate(
     if out is not None:
         prepare_output(out, resume=False, overwrite=overwrite, marker=EVALUATION)
     if run is None:
-        found = judge.evaluate_files(predictions, ground_truth, out)
+        given = settings.given() if settings else {}
+        named = {"classes": given.pop("classes")} if task == "segment" and "classes" in given else {}
+        if given:
+            raise ConfigError(f"--{min(given).replace('_', '-')} belongs to a RUN; --predictions do not take it")
+        found = judge.evaluate_files(predictions, ground_truth, out, **named)
     else:
         found = judge.evaluate_run(run, settings_from(EvaluateConfig, "evaluate", settings, None, config), out)
     if json:

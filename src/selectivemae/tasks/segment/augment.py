@@ -21,7 +21,7 @@ from selectivemae.tasks.segment.classes import IGNORED, PADDED
 UInt8 = NDArray[np.uint8]
 
 _SCALE, _PLACE = 0xDB00, 0xDB10  # purposes of the hash
-_ATTEMPTS = 10
+_REDRAWS = 10
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class PairAugment:
     """Random resize, crop, turn and light of image and mask together.
 
     The longer side becomes ``crop`` times a factor from ``scale`` (``base`` "crop", the published way), or the image is
-    resized by the factor itself ("image"). The first of ten crops in which more than one class occurs and none has
-    ``most`` of the pixels that say something is taken, else the tenth. ``turns`` as in ``data.augment``.
+    resized by the factor itself ("image"). A crop in which one class alone occurs, or one has ``most`` of the pixels
+    that say something, is drawn again, up to ten times. ``turns`` as in ``data.augment``.
     """
 
     crop: int
@@ -86,7 +86,7 @@ def nearest(mask: UInt8, rows: int, columns: int) -> UInt8:
 def crop_place(labels: UInt8, crop: int, key: int, most: float) -> tuple[int, int]:
     """Row and column where a crop of class numbers (H, W) begins (see :class:`PairAugment`)."""
     height, width = labels.shape
-    attempts = mix(np.array([key]), _PLACE + np.arange(_ATTEMPTS))
+    attempts = mix(np.array([key]), _PLACE + np.arange(1 + _REDRAWS))
     tops = (uniform(attempts, 0) * (max(height - crop, 0) + 1)).astype(np.int64)
     lefts = (uniform(attempts, 1) * (max(width - crop, 0) + 1)).astype(np.int64)
     top = left = 0

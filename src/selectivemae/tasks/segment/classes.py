@@ -7,7 +7,9 @@ classes.yaml     (or .json) a list of names, or of mappings {name, value, colour
 """
 
 import json
+import logging
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +24,8 @@ from selectivemae.core.suggest import did_you_mean
 
 UInt8 = NDArray[np.uint8]
 Colour = tuple[int, int, int]
+
+log = logging.getLogger("selectivemae")
 
 IGNORED = 255  # class number of a pixel that says nothing
 PADDED = 254  # and of one outside the image
@@ -116,7 +120,18 @@ class Classes:
 
 def numbered_classes(count: int) -> Classes:
     """Classes named by their values 0 to count - 1."""
-    return Classes(tuple(str(i) for i in range(count)), tuple(range(count)), _drawn_colours(count))
+    return Classes(tuple(str(i) for i in range(count)), tuple(range(count)), _drawn_colours(count), given=False)
+
+
+def second_by_255(classes: Classes, found: Collection[int]) -> Classes:
+    """The classes, where the second of two is spelt 255 if masks hold that value and never 1 (``found``).
+
+    SpaceNet's masks are published so: read as "ignore", 255 would take every pixel of that class away.
+    """
+    if len(classes.names) != 2 or classes.given or 255 not in found or 1 in found:
+        return classes
+    log.info("masks hold 255 and never 1: 255 is taken for %s", classes.names[1])
+    return replace(classes, values=(0, 255))
 
 
 def _drawn_colours(count: int) -> tuple[Colour, ...]:

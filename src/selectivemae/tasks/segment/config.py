@@ -58,7 +58,7 @@ class SegmentConfig(MaskSettings, FinetuneSettings):
     resize: Literal["crop", "image"] = Field(
         default="crop", description="That factor is of the longer side: of the crop's, or of the image's own"
     )
-    most: PositiveShare = Field(default=0.75, description="Largest share of one class in a crop (ten tries)")
+    most: PositiveShare = Field(default=0.75, description="Largest share of one class in a crop (else ten new draws)")
     turns: Literal["none", "horizontal", "all"] = Field(
         default="horizontal", description="Random turns: mirrored, or all 8 symmetries of the square"
     )

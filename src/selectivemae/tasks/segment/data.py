@@ -17,7 +17,7 @@ from selectivemae.data.decode import decode
 from selectivemae.data.pixels import Reasons
 from selectivemae.data.stores import Store, open_store
 from selectivemae.tasks.segment.augment import PairAugment
-from selectivemae.tasks.segment.classes import IGNORED, KNOWN, Classes, find_classes
+from selectivemae.tasks.segment.classes import IGNORED, KNOWN, Classes, find_classes, second_by_255
 from selectivemae.tasks.segment.config import MaskSettings
 from selectivemae.tasks.segment.layout import PARTS, TRAIN, Chosen, Layout, find_pairs
 from selectivemae.tasks.segment.masks import Mask, decode_mask, rasterise, systems
@@ -116,11 +116,7 @@ def _by_layout(store: Store, layout: Layout, root: Path) -> Classes:
 
 
 def _settled_values(pairs: Pairs) -> Classes:
-    """The classes, once some pairs over the whole set have been looked at.
-
-    Masks of two classes that hold 255 and never 1 mean the second class by it (SpaceNet's are published so): read
-    as "ignore" it would take every pixel of that class away.
-    """
+    """The classes, once some pairs over the whole set have been looked at (``second_by_255``)."""
     classes, count = pairs.classes, len(pairs.layout.image)
     rows = np.unique(np.linspace(0, count - 1, min(count, _CHECKED)).astype(np.int64)).tolist()
     if len(classes.names) == 2 and not classes.given and not pairs.layout.footprints:
@@ -129,9 +125,7 @@ def _settled_values(pairs: Pairs) -> Classes:
             with _named(pairs, row):
                 values, _ = pairs.raw_mask(row)
                 found |= set(np.unique(values).tolist()) if values.ndim == 2 else set()
-        if 255 in found and 1 not in found:
-            log.info("masks hold 255 and never 1: 255 is taken for %s", classes.names[1])
-            classes = replace(classes, values=(0, 255))
+        classes = second_by_255(classes, found)
     settled = replace(pairs, classes=classes)
     for row in rows:
         with _named(settled, row):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +33,14 @@ from selectivemae.data.labels import listed
 from selectivemae.engine.folder import saved_settings
 from selectivemae.engine.precision import autocast, choose_device, resolve_precision
 from selectivemae.tasks.common import EVALUATION
-from selectivemae.tasks.segment.classes import IGNORED, MAX_CLASSES, Classes, find_classes, numbered_classes
+from selectivemae.tasks.segment.classes import (
+    IGNORED,
+    MAX_CLASSES,
+    Classes,
+    find_classes,
+    numbered_classes,
+    second_by_255,
+)
 from selectivemae.tasks.segment.config import EvaluateConfig, MaskSettings
 from selectivemae.tasks.segment.data import Pairs, open_pairs, rows_of
 from selectivemae.tasks.segment.masks import decode_mask
@@ -105,7 +112,7 @@ def _read(pairs: Pairs, row: int, channels: int) -> tuple[UInt8, UInt8] | str:
     """Image and mask, or why they cannot be used."""
     try:
         return pairs.pair(row, channels)
-    except (DecodeError, StoreError) as error:
+    except (DecodeError, StoreError, DataError) as error:  # DataError: of a file of footprints
         return getattr(error, "reason", "unreadable")
 
 
@@ -201,21 +208,25 @@ def _image(pairs: Pairs, place: int, channels: int) -> UInt8:
         raise DataError(f"{pairs.store.id(place)}: {error}; a submission needs all images") from error
 
 
-def evaluate_files(predictions: Path, ground_truth: Path, out: Path | None = None) -> Figures:
+def evaluate_files(
+    predictions: Path, ground_truth: Path, out: Path | None = None, classes: str | None = None
+) -> Figures:
     """Judge masks (PNG or TIFF of the classes' values) by those of the same names in another folder.
 
-    Classes are those of a class file in ``ground_truth`` or the folder above, else the values that occur there (255 is
-    ignored). DataError names files that lack a partner, differ in size, or hold values that are no class.
+    Classes are those that ``classes`` names (as in training), else those of a class file in ``ground_truth`` or the
+    folder above, else the values that occur on either side (255 is ignored). DataError names files that lack a
+    partner, differ in size, or hold values that are no class.
     """
     said, true = _mask_files(predictions), _mask_files(ground_truth)
     for there, others, lacking in ((true, said, predictions), (said, true, ground_truth)):
         absent = sorted(there.keys() - others.keys())
         if absent:
             raise DataError(f"{lacking} has no mask for {len(absent)} names: {listed(absent)}")
-    classes = find_classes(None, ground_truth) or find_classes(None, ground_truth.parent) or _by_values(true)
-    tally = Tally(len(classes.names))
+    known = find_classes(classes, ground_truth) or find_classes(None, ground_truth.parent)
+    labelled, predicted = _spellings(known, true, said)
+    tally = Tally(len(labelled.names))
     for name, (label, mask) in ahead(
-        lambda name: (_numbers(true[name], classes), _numbers(said[name], classes)), sorted(true)
+        lambda name: (_numbers(true[name], labelled), _numbers(said[name], predicted)), sorted(true)
     ):
         if label.shape != mask.shape:
             raise DataError(f"{said[name]} has {mask.shape} rows and columns, {true[name]} has {label.shape}")
@@ -224,10 +235,10 @@ def evaluate_files(predictions: Path, ground_truth: Path, out: Path | None = Non
             row, column = (int(i) for i in np.argwhere(missing)[0])
             raise DataError(
                 f"{said[name]}: {int(missing.sum())} labelled pixels have no class, the first at row {row}, column "
-                f"{column}; predictions must use the values {classes.spelt()}"
+                f"{column}; predictions must use the values {predicted.spelt()}"
             )
         tally.add(torch.from_numpy(mask), torch.from_numpy(label))
-    found = figures(tally, classes.names)
+    found = figures(tally, labelled.names)
     if out is not None:
         with atomic_folder(out, sums=False) as folder:
             _write_figures(folder, found)
@@ -251,21 +262,34 @@ def _numbers(path: Path, classes: Classes) -> UInt8:
         raise DataError(f"{path}: {error}") from error
 
 
-def _decoded(path: Path) -> NDArray[Any]:
+def _values_of(path: Path) -> list[int]:
     try:
-        return decode_mask(path.read_bytes())[0]
+        values, valid = decode_mask(path.read_bytes())
+        return np.unique(values if valid is None else values[valid]).tolist()
     except (DecodeError, OSError) as error:
         raise DataError(f"{path}: {error}") from error
 
 
-def _by_values(files: dict[str, Path]) -> Classes:
-    """Classes named by their values, 0 to the largest that occurs."""
-    largest = 1
-    for path, values in ahead(lambda path: np.unique(_decoded(path)), list(files.values())):
-        largest = max([largest, *values[values != IGNORED].tolist()])
+def _spellings(known: Classes | None, true: dict[str, Path], said: dict[str, Path]) -> tuple[Classes, Classes]:
+    """The classes as labels and as predictions spell them: those known, else numbers up to the largest that occurs."""
+    if known is not None and (known.given or known.coded or len(known.names) > 2):
+        return known, known
+    truth, claims = _values(true), _values(said)
+    classes = known or numbered_classes(max(1, *(v for v in truth | claims if v != IGNORED)) + 1)
+    labelled = second_by_255(classes, truth)
+    # A prediction of 255 is one of no class, unless the labels mean a class by it.
+    return labelled, classes if labelled is classes else second_by_255(classes, claims)
+
+
+def _values(files: dict[str, Path]) -> set[int]:
+    """The values that occur in masks. DataError where they are no numbers of classes."""
+    found: set[int] = set()
+    for path, values in ahead(_values_of, list(files.values())):
+        found |= set(values)
+        largest = max(v for v in found | {0} if v != IGNORED)
         if largest >= MAX_CLASSES:
             raise DataError(f"{path} holds the value {largest}: put a classes.yaml that says which classes there are")
-    return numbered_classes(largest + 1)
+    return found
 
 
 def _write_figures(out: Path, found: Figures) -> None:

@@ -84,8 +84,12 @@ def rasterise(footprints: Path, image: bytes) -> Mask:
                 "no_crs", "the image has no place on Earth (CRS and transform), so footprints cannot be drawn on it"
             )
         valid = (raster.dataset_mask() > 0) & ~_border_black(raster.read())
+    shapes = [shape for shape in shapes if rasterio.features.is_valid_geom(shape)]  # the others enclose nothing
     if not same_crs(crs, target):
-        shapes = [rasterio.warp.transform_geom(crs, target, shape) for shape in shapes]
+        try:
+            shapes = [rasterio.warp.transform_geom(crs, target, shape) for shape in shapes]
+        except rasterio._err.CPLE_BaseError as error:
+            raise DataError(f"{footprints}: cannot be reprojected from {crs} to {target} ({error})") from error
     if not shapes:
         return np.zeros(size, np.uint8), valid
     burn = [(shape, BUILDING) for shape in shapes]
@@ -100,9 +104,10 @@ def read_footprints(path: Path) -> tuple[list[dict[str, Any]], Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         shapes = [f["geometry"] for f in data["features"] if f.get("geometry")]
-        shapes = [s for s in shapes if s["type"] != "Point" and s["coordinates"]]
-        if any(shape["type"] not in ("Polygon", "MultiPolygon") for shape in shapes):
-            raise ValueError("it holds other shapes than polygons")
+        shapes = [s for s in shapes if s["type"] != "Point"]
+        if other := {str(shape["type"]) for shape in shapes} - {"Polygon", "MultiPolygon"}:
+            raise ValueError(f"it holds a {min(other)}")
+        shapes = [shape for shape in shapes if shape["coordinates"]]
         return shapes, _named_crs(data.get("crs"), path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: no GeoJSON of polygons ({type(error).__name__}: {error})") from error
@@ -154,7 +159,7 @@ def _border_black(bands: NDArray[Any]) -> NDArray[np.bool_]:
 def _rasterio() -> Any:
     """rasterio with the parts used here. Loaded late: it brings GDAL."""
     try:
-        for part in ("crs", "errors", "features", "warp"):
+        for part in ("_err", "crs", "errors", "features", "warp"):
             importlib.import_module(f"rasterio.{part}")
         return importlib.import_module("rasterio")
     except ImportError as error:

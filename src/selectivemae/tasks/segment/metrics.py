@@ -20,6 +20,7 @@ from selectivemae.tasks.segment.classes import IGNORED
 
 UInt8 = NDArray[np.uint8]
 TOLERANCE = 3  # pixels within which boundaries agree
+_STRIP = 1 << 23  # numbers at a time
 
 
 @dataclass
@@ -40,10 +41,11 @@ class Tally:
 
     def add(self, predicted: Tensor, label: Tensor) -> None:
         """Count an image: class numbers (H, W) on one device; pixels labelled ``IGNORED`` do not count."""
-        valid = label != IGNORED
-        pairs = label[valid].long() * self.classes + predicted[valid].long()
-        counts = torch.bincount(pairs, minlength=self.classes**2)
-        self.confusion += counts.reshape(self.classes, self.classes).cpu().numpy()
+        for true, said in zip(*(values.split(_lines(label.shape[1], 1)) for values in (label, predicted)), strict=True):
+            valid = true != IGNORED
+            pairs = true[valid].long() * self.classes + said[valid].long()
+            counts = torch.bincount(pairs, minlength=self.classes**2)
+            self.confusion += counts.reshape(self.classes, self.classes).cpu().numpy()
         self.boundary += boundary_counts(predicted, label, self.classes, TOLERANCE).cpu().numpy()
         self.images += 1
 
@@ -53,15 +55,32 @@ def boundary_counts(predicted: Tensor, label: Tensor, classes: int, tolerance: i
     ``tolerance`` of a predicted one; distance is the larger of rows and columns.
 
     A pixel is on a class's boundary when it is of the class and its right or lower neighbour is not, or the other way
-    round. What touches ignored pixels, whose class nobody knows, is no boundary.
+    round. What touches ignored pixels, whose class nobody knows, is no boundary. Large images are counted in strips.
     """
+    height, width = label.shape
+    lines = _lines(width, 2 * classes)
+    total = torch.zeros((classes, 4), dtype=torch.int64, device=label.device)
+    for top in range(0, height, lines):
+        low, high = max(top - tolerance, 0), min(top + lines + tolerance + 1, height)
+        mine, true, near_mine, near_true = _near_boundaries(predicted[low:high], label[low:high], classes, tolerance)
+        counted = torch.stack([mine, mine & near_true, true, true & near_mine], dim=-1)
+        total += counted[:, top - low : top - low + lines].sum((1, 2))
+    return total
+
+
+def _lines(width: int, planes: int) -> int:
+    """Rows of a strip of an image on which ``planes`` planes of numbers take bounded memory."""
+    return max(_STRIP // max(width * planes, 1), 64)
+
+
+def _near_boundaries(predicted: Tensor, label: Tensor, classes: int, tolerance: int) -> list[Tensor]:
+    """Boundary pixels (K, H, W) predicted and true, and what is near the predicted and near the true ones."""
     valid = label != IGNORED
     masks = torch.stack([_boundaries(values, valid, classes) for values in (predicted, label)])  # (2, K, H, W)
     side = 2 * tolerance + 1  # a square is a column of rows
     rows = F.max_pool2d(masks.float(), (1, side), stride=1, padding=(0, tolerance))
     near = F.max_pool2d(rows, (side, 1), stride=1, padding=(tolerance, 0)) > 0
-    mine, true = masks
-    return torch.stack([mine, mine & near[1], true, true & near[0]], dim=-1).sum((1, 2))
+    return [*masks, *near]
 
 
 def _boundaries(values: Tensor, valid: Tensor, classes: int) -> Tensor:

@@ -30,7 +30,7 @@ def slide(scores: Scores, image: Tensor, crop: int, stride: int, batch: int) -> 
             total[:, y : y + crop, x : x + crop] += logits
             count[y : y + crop, x : x + crop] += 1
     assert total is not None
-    return total / count
+    return total.div_(count)
 
 
 def _batches(places: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:

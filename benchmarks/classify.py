@@ -9,7 +9,8 @@ order and augmentation of a fine-tuning, fresh weights, and the split of data th
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import _table
 from selectivemae.core.statistics import mean_deviation
 from selectivemae.engine.precision import choose_device
 from selectivemae.probing.config import ProbeConfig
-from selectivemae.probing.run import ProbeResult, probe_encoder
+from selectivemae.probing.run import probe_encoder
 from selectivemae.tasks.classify.config import ClassifyConfig
 from selectivemae.tasks.classify.model import build_classifier
 from selectivemae.tasks.classify.run import finetune_classify
@@ -27,12 +28,7 @@ from selectivemae.weights.load import load_encoder
 DECAY = 0.75
 # The published augmentation is for hundreds of epochs; the few that a benchmark can afford see crops and mirror images.
 LIGHT: dict[str, Any] = {"rand_augment": "none", "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
-FROZEN: dict[str, Callable[[ProbeResult], float]] = {
-    "linear": lambda found: found.linear,
-    "kNN-20": lambda found: found.knn,
-    "1-shot": lambda found: found.few_shot[1],
-    "5-shot": lambda found: found.few_shot[5],
-}
+FROZEN = ("linear", "kNN-20", "1-shot", "5-shot")
 
 
 def fine_tune(
@@ -46,11 +42,17 @@ def fine_tune(
     return result.oa, result.runs[0].seconds
 
 
-def probe(weights: str, data: str, seed: int, size: int) -> ProbeResult:
-    """Figures of frozen features."""
+def probe(weights: str, data: str, kept: Path, seed: int, size: int) -> dict[str, Any]:
+    """Figures of frozen features, and what they were taken from; a probe that was done is not done again."""
+    if kept.exists():
+        return json.loads(kept.read_text())
     encoder = load_encoder(weights.format(seed=seed), image_size=size, seed=seed)
     config = ProbeConfig(data=data, image_size=size, seed=seed, baselines=False)
-    return probe_encoder(encoder, config, choose_device("auto"), weights)
+    found = probe_encoder(encoder, config, choose_device("auto"), weights)
+    figures = dict(zip(FROZEN, (found.linear, found.knn, found.few_shot[1], found.few_shot[5]), strict=True))
+    about = f"{found.classes} classes, {found.train} / {found.test} images ({found.split})"
+    kept.write_text(json.dumps({**figures, "about": about}))
+    return {**figures, "about": about}
 
 
 def spread(values: Sequence[float]) -> str:
@@ -97,17 +99,14 @@ def main() -> None:
     for data, epochs in zip(args.data, args.epochs, strict=True):
         name, folder = data.split("=", 1)
         for title, weights in encoders.items():
-            tuned = [
-                fine_tune(weights, folder, epochs, args.work / name / title.replace(" ", "-") / str(seed), seed, args)
-                for seed in args.seeds
-            ]
-            frozen = [probe(weights, folder, seed, args.size) for seed in args.seeds]
-            figures = [spread([read(found) for found in frozen]) for read in FROZEN.values()]
+            runs = {seed: args.work / name / title.replace(" ", "-") / str(seed) for seed in args.seeds}
+            tuned = [fine_tune(weights, folder, epochs, out, seed, args) for seed, out in runs.items()]
+            frozen = [probe(weights, folder, out / "probe.json", seed, args.size) for seed, out in runs.items()]
+            figures = [spread([found[figure] for found in frozen]) for figure in FROZEN]
             seconds = sum(s for _, s in tuned) / len(tuned)
             rows.append([name, title, f"{epochs:g}", spread([oa for oa, _ in tuned]), *figures, f"{seconds:.0f}"])
             if title == "random init":
-                first = frozen[0]
-                about.append(f"{name}: {first.classes} classes, {first.train} / {first.test} images ({first.split})")
+                about.append(f"{name}: {frozen[0]['about']}")
     note = (
         f"{args.architecture} at {args.size} px. Fine-tuning: batches of {args.batch_size}, "
         f"learning rate {args.lr:g}, layer decay {DECAY}, crops and mirroring alone, and else the published recipe. "

@@ -33,7 +33,7 @@ from selectivemae.tasks.boxes_run import finetune_boxes
 from selectivemae.tasks.detect.config import DetectConfig
 from selectivemae.tasks.oriented.config import OrientedConfig
 
-SETS = {  # task and canvas in pixels
+SETS: dict[str, tuple[Any, int]] = {  # task and canvas in pixels
     "airbus_aircraft": ("detect", 256),
     "nepu_owod": ("detect", 384),
     "gdit_aerial_airport": ("detect", 512),

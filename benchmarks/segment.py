@@ -121,21 +121,11 @@ def main() -> None:
         for kind, weights in kinds.items():
             runs = [train(name, weights, args.work / f"{name}-{kind}-{seed}", args, seed) for seed in args.seeds]
             rows.append(row(name, kind, runs))
-    head = [
-        "set",
-        "encoder",
-        "steps",
-        "seeds",
-        "mIoU",
-        "mF1",
-        "boundary F1",
-        "majority class, mIoU",
-        "CPU min",
-        "wall min",
-    ]
+    figures = ["mIoU", "mF1", "boundary F1", "majority class, mIoU", "CPU min", "wall min"]
+    head = ["set", "encoder", "steps", "seeds", *figures]
     note = (
-        f"{architecture}, head of {COMMON['head_width']} channels, steps of {COMMON['batch_size']} crops of {args.crop} px, "
-        f" learning rate {COMMON['lr']:g}, bf16; {os.environ.get('OMP_NUM_THREADS', 'all')} threads. "
+        f"{architecture}, head of {COMMON['head_width']} channels, steps of {COMMON['batch_size']} crops of "
+        f"{args.crop} px, learning rate {COMMON['lr']:g}, bf16; {os.environ.get('OMP_NUM_THREADS', 'all')} threads. "
         "Figures in percent, of the val part at native scale by sliding windows; mean ± deviation over the seeds."
     )
     _table.write(args.name, "Segmentation of real imagery", "benchmarks/segment.py", note, _table.markdown(head, rows))

@@ -45,8 +45,8 @@ class Set:
 
 SETS = {
     "dubai": Set("dubai_landcover", 400, {"classes": "dubai.yaml", "scale": (0.25, 1.0)}),
-    "oam": Set("oam_buildings", 250, {"classes": "spacenet", "scale": (0.5, 1.0)}),
-    "spacenet1": Set("spacenet1", 250, {"masks": "geojson", "scale": (0.5, 2.0)}),
+    "oam": Set("oam_buildings", 400, {"classes": "spacenet", "scale": (0.5, 1.0)}),
+    "spacenet1": Set("spacenet1", 400, {"masks": "geojson", "scale": (0.5, 2.0)}),
 }
 
 

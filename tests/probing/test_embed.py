@@ -102,6 +102,10 @@ def test_a_stopped_run_goes_on(images: Path, tmp_path: Path, monkeypatch: pytest
     result = run(images, out, resume=True)
     assert result.resumed == 4
     assert pq.read_table(out).equals(pq.read_table(whole))
+    again = run(images, out, resume=True)
+    assert (again.images, again.width, again.resumed) == (result.images, result.width, 12)
+    with pytest.raises(OutputError, match="is there already"):
+        run(images, out, resume=True, seed=1)
     with pytest.raises(OutputError, match="is there already"):
         run(images, out)
     assert run(images, out, overwrite=True).images == 11
@@ -112,6 +116,8 @@ def test_bad_requests(images: Path, tmp_path: Path) -> None:
         run(images, tmp_path / "f.parquet", data=[])
     with pytest.raises(ConfigError, match="must name a Parquet file"):
         run(images, tmp_path / "f.npy")
+    with pytest.raises(ConfigError, match="30 is not a multiple of the patch size"):
+        run(images, tmp_path / "f.parquet", image_size=30)
     with pytest.raises(OutputError, match="is no folder"):
         run(images, tmp_path / "no" / "f.parquet")
     bad = tmp_path / "bad"

@@ -70,7 +70,7 @@ def test_several_k_are_each_what_it_gives_alone() -> None:
 def test_the_test_labels_change_no_prediction() -> None:
     x, label = clouds(spread=2.0)
     shuffled = np.random.default_rng(1).permutation(label[80:])
-    judged = [judge(Prepared(x[:80], label[:80], x[80:], test, 0), 20, 0) for test in (label[80:], shuffled)]
+    judged = [judge(Prepared(x[:80], label[:80], x[80:], test, 0, 0), 20, 0) for test in (label[80:], shuffled)]
     assert judged[0].linear.tolist() == judged[1].linear.tolist()
     assert judged[0].penalty == judged[1].penalty
     assert all(np.array_equal(judged[0].knn[k], judged[1].knn[k]) for k in judged[0].knn)

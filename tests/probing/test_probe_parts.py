@@ -1,10 +1,16 @@
 """kNN and the linear probe against other implementations and against what must not matter."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy import stats
 from scipy.optimize import minimize
 
+from selectivemae.cli.probe import run_probe, table
+from selectivemae.probing.config import ProbeConfig
 from selectivemae.probing.features import colour_describer, pixel_describer
 from selectivemae.probing.knn import accuracy, knn_predict, standardise
 from selectivemae.probing.linear import PENALTIES, fit_linear, linear_predict, predict_linear
@@ -65,6 +71,19 @@ def test_the_linear_probe_reaches_the_minimum() -> None:
     np.testing.assert_allclose(weight.numpy(), found.x[:12].reshape(4, 3), atol=5e-3)
 
 
+def test_the_minimum_is_reached_where_features_go_together() -> None:
+    """Deviations along the axes over four orders, as encoders have them: float64 gradient by its formula is near 0."""
+    rng, penalty = np.random.default_rng(3), 1e-3
+    axes = np.linalg.qr(rng.normal(size=(40, 40)))[0]
+    x = (rng.normal(size=(300, 40)) * np.geomspace(10, 1e-3, 40) @ axes).astype(np.float32)
+    label = (x @ rng.normal(size=(40, 5)) + rng.normal(size=(300, 5))).argmax(1)
+    weight, bias = (part.numpy().astype(np.float64) for part in fit_linear(x, label, penalty, 5))
+    share = np.exp(x @ weight + bias)
+    error = share / share.sum(1, keepdims=True) - np.eye(5)[label]
+    assert np.abs(x.T @ error / 300 + penalty * weight).max() < 1e-4
+    assert np.abs(error.mean(0)).max() < 1e-4
+
+
 def test_the_penalty_is_chosen_without_the_test_part() -> None:
     x, label = clouds(120, 6, spread=2.0)
     predicted, penalty = linear_predict(x[:90], label[:90], x[90:])
@@ -86,3 +105,26 @@ def test_simple_descriptions_of_images() -> None:
     wanted = images.reshape(3, 3, 24, 2, 24, 2).mean((3, 5)) / 255
     np.testing.assert_allclose(pixels, wanted, atol=1e-5)
     torch.testing.assert_close(torch.from_numpy(pixels).mean(), torch.from_numpy(wanted).float().mean())
+
+
+def test_what_is_said_of_a_probe(tmp_path: Path) -> None:
+    """Bands of colour, two images of a class missing: shares of what could be read, exactly, and what is not there."""
+    for part, count in (("train", 6), ("test", 3)):
+        for number, name in enumerate(("blue", "green", "red")):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.random.default_rng(100 * number + i + count).integers(0, 60, (24, 24, 3), dtype=np.uint8)
+                pixels[..., 2 - number] += 150
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{i}.png")
+    (tmp_path / "test" / "red" / "0.png").write_bytes(b"no image")
+    (tmp_path / "train" / "green" / "0.png").write_bytes(b"")
+    result = run_probe("random:vit_tiny_patch8", ProbeConfig(data=str(tmp_path), image_size=24, device="cpu"))
+    assert (result.train, result.test, result.unreadable, result.unreadable_test) == (17, 8, 2, 1)
+    assert result.baselines["colour"].linear == 100
+    assert result.knn * 8 / 100 == round(result.knn * 8 / 100)
+    interval = stats.binomtest(round(result.linear * 8 / 100), 8).proportion_ci(method="wilson")
+    assert result.linear_interval == pytest.approx((100 * interval.low, 100 * interval.high), abs=0.01)
+    told = table(result)
+    assert "no 10-shot: a class has only 5 training images" in told
+    assert "1 training and 1 test images could not be read" in told
+    assert "deviation over 20 draws: 1-shot" in told

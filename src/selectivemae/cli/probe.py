@@ -58,6 +58,7 @@ def run_probe(weights: str, config: ProbeConfig, layout: str | None = None) -> "
 
 def table(result: "ProbeResult") -> str:
     """The result for people."""
+    from selectivemae.probing.fewshot import DRAWS, SHOTS
     from selectivemae.probing.run import Row
 
     head = f"{result.classes} classes, {result.train} train / {result.test} test ({result.split})"
@@ -71,7 +72,14 @@ def table(result: "ProbeResult") -> str:
         lines.append(f"{name:{wide}}  {row.knn:6.2f}  {row.linear:6.2f}{few}")
     (low, high), (low_linear, high_linear) = result.knn_interval, result.linear_interval
     lines.append(f"95 % intervals: kNN {low:.2f} to {high:.2f}, linear {low_linear:.2f} to {high_linear:.2f}")
+    if result.few_shot:
+        spread = ", ".join(f"{n}-shot {d:.2f}" for n, d in result.few_shot_deviation.items())
+        lines.append(f"deviation over {DRAWS} draws: {spread}")
+    left = [f"{n}-shot" for n in SHOTS if n not in result.few_shot]
+    if left:
+        lines.append(f"no {', '.join(left)}: a class has only {result.fewest} training images")
     lines.append("kNN over k: " + ", ".join(f"{k}: {share:.2f}" for k, share in result.knn_by_k.items()))
     if result.unreadable:
-        lines.append(f"{result.unreadable} images could not be read and were left out")
+        train, test = result.unreadable - result.unreadable_test, result.unreadable_test
+        lines.append(f"{train} training and {test} test images could not be read and were left out")
     return "\n".join(lines)

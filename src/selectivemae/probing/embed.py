@@ -28,7 +28,7 @@ from selectivemae.core.progress import ProgressLine
 from selectivemae.data.reading import read_images
 from selectivemae.data.stores import Store, open_stores
 from selectivemae.probing.embed_config import EmbedConfig
-from selectivemae.probing.features import encoder_describer
+from selectivemae.probing.features import encoder_describer, image_side
 from selectivemae.probing.knn import Float32
 
 
@@ -55,8 +55,9 @@ def embed(
 ) -> EmbedResult:
     """Write the features of all images of ``config.data`` by a frozen encoder to ``config.out``.
 
-    ``resume`` goes on from the parts of a stopped run with the same settings (or begins). Raises ConfigError,
-    OutputError for a file that is there already or parts of other settings, DataError when nothing can be read.
+    ``resume`` goes on from the parts of a stopped run with the same settings (or begins, or finds all done). Raises
+    ConfigError, OutputError for a file that is there already or parts of other settings, DataError when nothing can be
+    read.
     """
     if not config.data:
         raise ConfigError("no data given: --data FOLDER (or archive) with images")
@@ -64,8 +65,8 @@ def embed(
         raise ConfigError(f"--out must name a Parquet file (F.parquet), got {config.out}")
     store = open_stores(config.data)
     described = cast(Any, encoder).pretrained_cfg
-    channels, height, _ = described["input_size"]
-    size = config.image_size or height
+    channels = described["input_size"][0]
+    size = image_side(encoder, config.image_size)
     about = {
         "weights": weights,
         "architecture": str(described.get("architecture", "")),
@@ -75,6 +76,8 @@ def embed(
         "data": store.fingerprint,
         "state": digest(encoder),
     }
+    if resume and not overwrite and (done := _finished(config.out, about, len(store))):
+        return done
     parts = prepare_parts(config.out, about, resume=resume, overwrite=overwrite)
     describe = encoder_describer(encoder.to(device).eval(), device, config.pool)
     with locked(parts), ProgressLine("embedding", quiet=quiet) as line:
@@ -98,6 +101,17 @@ def embed(
         result = _join(parts, config.out, about | {"paths": lay}, resumed)
     shutil.rmtree(parts)
     return result
+
+
+def _finished(out: Path, about: dict[str, str], images: int) -> EmbedResult | None:
+    """What an earlier run with the same settings wrote, None where there is none."""
+    if not out.is_file():
+        return None
+    file, said = open_features(out)
+    if any(said.get(key) != value for key, value in about.items()):
+        return None
+    rows, width = file.metadata.num_rows, file.schema_arrow.field("vector").type.list_size
+    return EmbedResult(out, rows, width, images - rows, images)
 
 
 def open_features(path: Path) -> tuple[pq.ParquetFile, dict[str, str]]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from selectivemae.core.errors import DataError
+from selectivemae.core.errors import ConfigError, DataError
 from selectivemae.core.order import Int64
 from selectivemae.data.reading import UInt8, read_images
 from selectivemae.data.stores import Store
@@ -30,6 +30,19 @@ def collect(
     if not features:
         raise DataError(f"none of {len(index)} images could be read, the first ({bad[0][0]}) because: {bad[0][1]}")
     return np.concatenate(features), np.concatenate(places), bad
+
+
+def image_side(encoder: nn.Module, wanted: int | None) -> int:
+    """Side of the images that an encoder is shown, in pixels: the wanted one, or its own.
+
+    ConfigError when its patches do not divide it.
+    """
+    model = cast(Any, encoder)
+    side = wanted or model.pretrained_cfg["input_size"][1]
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))[0]
+    if side % patch:
+        raise ConfigError(f"--image-size {side} is not a multiple of the patch size {patch} of these weights")
+    return side
 
 
 def encoder_describer(encoder: nn.Module, device: torch.device, pool: str = "mean") -> Callable[[UInt8], Float32]:

@@ -5,17 +5,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
-from selectivemae.core.errors import ConfigError
 from selectivemae.core.order import Int64
 from selectivemae.core.statistics import wilson
 from selectivemae.data.labels import TEST, TRAIN, Labelled, read_labels
 from selectivemae.data.reading import UInt8
 from selectivemae.data.stores import Store, open_store
 from selectivemae.probing.config import ProbeConfig
-from selectivemae.probing.features import collect, colour_describer, encoder_describer, pixel_describer
+from selectivemae.probing.features import collect, colour_describer, encoder_describer, image_side, pixel_describer
 from selectivemae.probing.fewshot import SHOTS, few_shot
 from selectivemae.probing.knn import Float32, accuracy, knn_predict, knn_predict_several, standardise
 from selectivemae.probing.linear import linear_predict
@@ -35,7 +35,8 @@ class Row:
 @dataclass
 class ProbeResult:
     """What a probe found: percent of the test part. It is never tuned on: every k is reported, and the penalty of the
-    linear probe is chosen within the training part. Intervals are Wilson's, 95 %."""
+    linear probe is chosen within the training part. Images that cannot be read are left out and counted. Intervals are
+    Wilson's, 95 %."""
 
     weights: str
     knn: float
@@ -47,6 +48,8 @@ class ProbeResult:
     k: int
     penalty: float
     unreadable: int
+    unreadable_test: int  # of them
+    fewest: int  # training images of the class that has fewest
     knn_interval: tuple[float, float]
     linear_interval: tuple[float, float]
     knn_by_k: dict[int, float]
@@ -68,6 +71,7 @@ class Prepared:
     test: Float32
     test_label: Int64
     unreadable: int
+    unreadable_test: int  # of them
 
 
 def open_labelled(path: str, seed: int) -> tuple[Store, Labelled]:
@@ -87,7 +91,7 @@ def prepare(
         sides.append((features, label[places], len(bad)))
     (train, train_label, bad_train), (test, test_label, bad_test) = sides
     train, test = standardise(train, test)
-    return Prepared(train, train_label, test, test_label, bad_train + bad_test)
+    return Prepared(train, train_label, test, test_label, bad_train + bad_test, bad_test)
 
 
 @dataclass
@@ -101,8 +105,8 @@ class Judged:
 
     def row(self, data: Prepared, k: int) -> Row:
         """The figures that all compared features get."""
-        knn, linear = (round(accuracy(p, data.test_label), 2) for p in (self.knn[k], self.linear))
-        return Row(knn, linear, {shots: round(mean, 2) for shots, (mean, _) in self.few_shot.items()})
+        knn, linear = (accuracy(p, data.test_label) for p in (self.knn[k], self.linear))
+        return Row(knn, linear, {shots: mean for shots, (mean, _) in self.few_shot.items()})
 
 
 def judge(data: Prepared, k: int, seed: int) -> Judged:
@@ -115,20 +119,7 @@ def judge(data: Prepared, k: int, seed: int) -> Judged:
 
 def _interval(predicted: Int64, wanted: Int64) -> tuple[float, float]:
     low, high = wilson(int((predicted == wanted).sum()), len(wanted))
-    return round(100 * low, 2), round(100 * high, 2)
-
-
-def image_side(encoder: nn.Module, wanted: int | None) -> int:
-    """Side of the images that an encoder is shown, in pixels: the wanted one, or its own.
-
-    ConfigError when its patches do not divide it.
-    """
-    model = cast(Any, encoder)
-    side = wanted or model.pretrained_cfg["input_size"][1]
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))[0]
-    if side % patch:
-        raise ConfigError(f"--image-size {side} is not a multiple of the patch size {patch} of these weights")
-    return side
+    return 100 * low, 100 * high
 
 
 def probe_encoder(
@@ -137,7 +128,6 @@ def probe_encoder(
     device: torch.device,
     weights: str,
     random_twin: Callable[[], nn.Module] | None = None,
-    say: Callable[[str, Row], None] | None = None,
 ) -> ProbeResult:
     """kNN, linear and few-shot probe of a frozen encoder on class folders, and the baselines beside it.
 
@@ -148,15 +138,12 @@ def probe_encoder(
     channels = cast(Any, encoder).pretrained_cfg["input_size"][0]
     size = image_side(encoder, config.image_size)
 
-    def run(name: str, describe: Callable[[UInt8], Float32]) -> tuple[Row, Judged, Prepared]:
+    def run(describe: Callable[[UInt8], Float32]) -> tuple[Row, Judged, Prepared]:
         prepared = prepare(store, labelled, size, channels, config.workers, describe)
         judged = judge(prepared, config.k, config.seed)
-        row = judged.row(prepared, config.k)
-        if say:
-            say(name, row)
-        return row, judged, prepared
+        return judged.row(prepared, config.k), judged, prepared
 
-    row, judged, data = run(weights, encoder_describer(encoder.to(device).eval(), device, config.pool))
+    row, judged, data = run(encoder_describer(encoder.to(device).eval(), device, config.pool))
     wanted = data.test_label
     result = ProbeResult(
         weights=weights,
@@ -169,18 +156,20 @@ def probe_encoder(
         k=config.k,
         penalty=judged.penalty,
         unreadable=data.unreadable,
+        unreadable_test=data.unreadable_test,
+        fewest=int(np.bincount(data.train_label, minlength=len(labelled.classes)).min()),
         knn_interval=_interval(judged.knn[config.k], wanted),
         linear_interval=_interval(judged.linear, wanted),
-        knn_by_k={k: round(accuracy(predicted, wanted), 2) for k, predicted in judged.knn.items()},
+        knn_by_k={k: accuracy(predicted, wanted) for k, predicted in judged.knn.items()},
         few_shot=row.few_shot,
-        few_shot_deviation={shots: round(deviation, 2) for shots, (_, deviation) in judged.few_shot.items()},
+        few_shot_deviation={shots: deviation for shots, (_, deviation) in judged.few_shot.items()},
     )
     if config.baselines:
         if random_twin is not None:
             twin = random_twin().to(device).eval()
-            result.baselines["random weights"] = run("random weights", encoder_describer(twin, device, config.pool))[0]
-        result.baselines["raw pixels"] = run("raw pixels", pixel_describer)[0]
-        result.baselines["colour"] = run("colour", colour_describer)[0]
+            result.baselines["random weights"] = run(encoder_describer(twin, device, config.pool))[0]
+        result.baselines["raw pixels"] = run(pixel_describer)[0]
+        result.baselines["colour"] = run(colour_describer)[0]
     return result
 
 

@@ -1,5 +1,6 @@
 """``predict`` and ``embed --image`` as users call them, with small models of every task."""
 
+import base64
 import csv
 import json
 from pathlib import Path
@@ -174,6 +175,24 @@ def test_boxes_of_a_folder(tmp_path: Path, task, capsys: pytest.CaptureFixture[s
         file.write_bytes(b"no image")
     assert predict(run, "--image", folder, "--out", tmp_path / "n.gpkg") == 2
     assert "none of 3 images could be searched" in capsys.readouterr().err
+
+
+def test_the_page_of_the_run_shows_the_map(tmp_path: Path, scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = classifier(tmp_path)
+    assert predict(run, "--image", scene, "--out", tmp_path / "first.tif") == 0
+    assert [path.name for path in run.iterdir()] == ["model.safetensors"]  # a model alone has no page
+    (run / "config.yaml").write_text("seed: 0\n")
+    assert predict(run, "--image", scene, "--out", tmp_path / "second.tif") == 0
+    shown = (tmp_path / "second.preview.png").read_bytes()
+    assert (run / "pictures" / "map-second.png").read_bytes() == shown
+    assert base64.b64encode(shown).decode() in (run / "report.html").read_text()
+    (run / "pictures" / "map-second.png").unlink()
+    (run / "pictures").rmdir()
+    (run / "pictures").write_text("in the way")
+    capsys.readouterr()
+    assert predict(run, "--image", scene, "--out", tmp_path / "third.tif") == 0
+    assert "does not show the map" in capsys.readouterr().err
+    assert (tmp_path / "third.tif").is_file()
 
 
 def test_embed_a_scene(tmp_path: Path, scene: Path, capsys: pytest.CaptureFixture[str]) -> None:

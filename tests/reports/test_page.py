@@ -13,7 +13,7 @@ import pytest
 from run_folders import lines, picture, write_checkpoint, write_run
 
 from selectivemae.core.errors import DataError
-from selectivemae.reports.page import run_of, spaced, text_checkpoint, text_report, write_report
+from selectivemae.reports.page import run_of, show_on_page, spaced, text_checkpoint, text_report, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -147,3 +147,19 @@ def test_a_browser_opens_it_from_disk(tmp_path: Path):
     assert fetches_nothing(page, done.stdout)
     assert "Is it learning?" in page.text
     assert page.tags.count("img") == 3
+
+
+def test_pictures_of_an_evaluation_and_of_maps(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "evaluation").mkdir()
+    (run / "evaluation" / "confusion.png").write_bytes(picture((1, 2, 3)))
+    (tmp_path / "a&b.preview.png").write_bytes(picture((4, 5, 6)))
+    show_on_page(run, {"a&b": tmp_path / "a&b.preview.png"})
+    html = (run / "report.html").read_text()
+    page = Page(html)
+    for colour in ((1, 2, 3), (4, 5, 6)):
+        assert f"data:image/png;base64,{base64.b64encode(picture(colour)).decode()}" in page.addresses
+    assert "a&b" in page.text
+    assert fetches_nothing(page, html)
+    write_report(run)
+    assert (run / "report.html").read_text() == html

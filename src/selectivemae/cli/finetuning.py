@@ -38,6 +38,12 @@ def finetune(
         result = train(settled, resume=resume, overwrite=overwrite, quiet=quiet or json, group=group)
     if not group.is_main:
         return
+    from selectivemae.reports.page import write_report
+    from selectivemae.reports.records import is_run
+
+    for folder in (result.out, *sorted(result.out.glob("seed-*"))):
+        if is_run(folder):
+            write_report(folder)
     if json:
         print_json(asdict(result))
     else:

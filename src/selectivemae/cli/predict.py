@@ -1,9 +1,10 @@
 """``selectivemae predict``: a fine-tuned run over images and whole scenes."""
 
+import logging
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -11,6 +12,11 @@ from selectivemae.cli.common import ConfigFile, Json, Quiet, Verbose, print_json
 from selectivemae.core.errors import ConfigError
 from selectivemae.core.progress import duration
 from selectivemae.scenes.config import PredictConfig
+
+if TYPE_CHECKING:
+    from selectivemae.scenes.run import SceneResult
+
+log = logging.getLogger("selectivemae")
 
 # Each has tasks/TASK/predictor.py: load_predictor(run, device, precision) gives what scenes.seam describes.
 TASKS = ("classify", "detect", "oriented", "segment")
@@ -56,6 +62,7 @@ def predict(
         results = [map_classes(predictors, settled, model, **manner)]
     else:
         results = [map_boxes(predictors, settled, model, BOX_WRITERS[task], **manner)]
+    _show(run, results)
     if json:
         print_json([asdict(result) for result in results])
         return
@@ -69,3 +76,18 @@ def predict(
         )
         if len(result.out) > 1:
             print(f"beside it: {', '.join(path.name for path in result.out[1:])}")
+
+
+def _show(run: Path, results: "list[SceneResult]") -> None:
+    """Put the previews onto the page of the run; where its folder takes none, say so and leave it at that."""
+    from selectivemae.core.errors import OutputError
+    from selectivemae.reports.page import MOST_MAPS, show_on_page
+    from selectivemae.reports.records import is_run
+
+    files = {result.out[0].stem: result.out[-1] for result in results[:MOST_MAPS]}
+    previews = {name: path for name, path in files.items() if path.name.endswith(".preview.png")}
+    if previews and is_run(run):
+        try:
+            show_on_page(run, previews)
+        except OutputError as error:
+            log.warning("the page of %s does not show the map: %s", run, error)

@@ -2,12 +2,14 @@
 
 RUN/
   pictures/loss.png      loss, learning rate, phases, probe accuracy over epochs
+  pictures/map-NAME.png  preview of a scene that ``predict`` mapped with the run
   report.html            headline figures, plots, pictures, settings; all inside, nothing fetched
 """
 
 import re
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -21,6 +23,7 @@ from selectivemae.reports.plots import loss_plot, numbers, smoothed, span_of
 from selectivemae.reports.records import RunRecords, is_checkpoint, is_run, read_run, read_saved
 
 MOST_EXAMPLES = 5  # of unusable files, for each reason
+MOST_MAPS = 12  # previews on a page
 _PLACE = ("epoch", "time_s")  # when an evaluation was made, not what it found
 _TITLES = {"oa": "OA", "aa": "AA", "miou": "mIoU", "mf1": "mF1", "aacc": "aAcc"}
 
@@ -62,6 +65,21 @@ def write_report(folder: Path) -> Path:
     return path
 
 
+def show_on_page(folder: Path, previews: Mapping[str, Path]) -> None:
+    """Put previews of maps, by the maps' names, onto the page of the run that made them.
+
+    Raises as ``write_report``.
+    """
+    pictures = folder / "pictures"
+    try:
+        pictures.mkdir(exist_ok=True)
+    except OSError as e:
+        raise cannot_write(e, pictures) from e
+    for name, preview in previews.items():
+        atomic_write(pictures / f"map-{name}.png", preview.read_bytes())
+    write_report(folder)
+
+
 def render(run: RunRecords, plot: bytes | None) -> str:
     """The page's HTML."""
     grids = run.pictures[:1] + run.pictures[-1:] if len(run.pictures) > 1 else run.pictures
@@ -72,6 +90,8 @@ def render(run: RunRecords, plot: bytes | None) -> str:
         figures=headline(run),
         plot=data_uri(plot, "png") if plot else None,
         grids=[(step_of(path), data_uri(path.read_bytes(), "png")) for path in reversed(grids)],
+        judged=[(path.stem, data_uri(path.read_bytes(), "png")) for path in run.judged],
+        maps=[(path.stem.removeprefix("map-"), data_uri(path.read_bytes(), "png")) for path in run.maps[:MOST_MAPS]],
         probes=[p for p in run.probes if "knn" in p][-10:],
         norm_pix=run.settings.get("norm_pix", True),
         settings=[(k, plain(v)) for k, v in run.settings.items() if v is not None],
@@ -197,6 +217,7 @@ def next_commands(run: RunRecords) -> list[tuple[str, str]]:
         commands.append(("judge the encoder", f"selectivemae probe {out} --data CLASSES"))
     if run.evaluations:
         commands.append(("judge the model on other data", f"selectivemae evaluate {out} --data DATA"))
+        commands.append(("map a scene", f"selectivemae predict {out} --image SCENE --out MAP"))
     commands.append(("look again", f"selectivemae inspect {out}"))
     return commands
 

@@ -40,6 +40,8 @@ class RunRecords:
     quarantine: dict[str, tuple[str, int]] = field(default_factory=dict)  # id -> reason, times
     pictures: list[Path] = field(default_factory=list)  # reconstruction grids, oldest first
     evaluations: list[Record] = field(default_factory=list)  # of a fine-tuning, figures in percent
+    judged: list[Path] = field(default_factory=list)  # pictures of its last evaluation
+    maps: list[Path] = field(default_factory=list)  # previews of what ``predict`` made with it
 
     @property
     def last(self) -> Record:
@@ -96,6 +98,8 @@ def read_run(folder: Path) -> RunRecords:
         quarantine=Quarantine(quarantine).rows if quarantine.is_file() else {},
         pictures=sorted((folder / "pictures").glob("reconstruction-*.png")),
         evaluations=of_kind(lines, "eval"),
+        judged=sorted((folder / "evaluation").glob("*.png")),
+        maps=sorted((folder / "pictures").glob("map-*.png")),
     )
 
 

@@ -53,7 +53,7 @@ def ours(images: list[bytes]) -> None:
         distinct_colours(pixels)
         statistics(pixels, grey, mask)
         jpeg_quality(data)
-        means = hashes.area_means(hashes.fill_masked(grey, mask))
+        means = hashes.area_means(hashes.without_fill(grey, mask))
         fine.append(means[0])
         coarse.append(means[1])
         hashes.content_id(pixels)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.fft import dctn
 
+from selectivemae.curation.exclude import border_fill
 from selectivemae.curation.hashes import (
     area_means,
     content_id,
@@ -18,6 +19,7 @@ from selectivemae.curation.hashes import (
     hash64,
     hash256,
     orient,
+    without_fill,
 )
 from selectivemae.data.decode import luma
 
@@ -165,3 +167,24 @@ def test_masked_pixels_take_the_mean_and_content_is_exact() -> None:
     a, b = np.zeros((2, 6, 3), np.uint8), np.zeros((6, 2, 3), np.uint8)
     assert content_id(a) != content_id(b)
     assert content_id(a) == hashlib.sha256(b"6x2\0" + bytes(36)).digest()
+
+
+def test_what_a_scene_itself_blackens_or_whitens_is_no_fill() -> None:
+    """A brightened copy keeps its codes, though much of it now is pure white that reaches the border."""
+    grey = np.clip(luma(picture(2, 192, 192)) + 60.0, 0, 255).astype(np.uint8)
+    brighter = np.clip(np.rint(grey * 1.12), 0, 255).astype(np.uint8)
+    mask = border_fill(brighter[..., None], (0, 255))
+    assert mask.mean() > 0.05
+    before, after = (hash64(area_means(g)[1][None])[0] for g in (grey, without_fill(brighter, mask)))
+    filled = hash64(area_means(fill_masked(brighter, mask))[1][None])[0]
+    assert np.bitwise_count(before[0] ^ after[0]) <= 6 < np.bitwise_count(before[0] ^ filled[0])
+
+
+def test_a_collar_is_filled() -> None:
+    rng = np.random.default_rng(5)
+    grey = rng.integers(90, 110, (64, 64), dtype=np.uint8)
+    grey[:, :12] = 0
+    mask = border_fill(grey[..., None], (0, 255))
+    assert mask[:, :12].all()
+    assert (without_fill(grey, mask) == fill_masked(grey, mask)).all()
+    assert without_fill(grey, np.zeros_like(mask)) is grey

@@ -194,6 +194,25 @@ def test_verify_finds_damage(corpus: Path, tmp_path: Path) -> None:
         verify(tmp_path)
 
 
+def test_pictures_with_a_collar_are_known_again(tmp_path: Path) -> None:
+    """Encoding blurs the black of a collar: the check knows the tiles all the same, and so does a later addition."""
+    scene = scenery(902, 700, 1100).clip(40, 255).astype(np.uint8)
+    across, down = np.meshgrid(np.arange(1100), np.arange(700))
+    scene[across + 0.2 * down < 160] = 0
+    save(tmp_path / "one" / "scene.png", scene)
+    out = tmp_path / "c"
+    run([tmp_path / "one"], out)
+    kept = rows(out, "manifest")
+    assert max(row["nodata"] for row in kept) > 0.1
+    assert verify(out, deep=True) == []
+    for row in kept:
+        x, y, w, h = (row[f"win_{name}"] for name in "xywh")
+        brighter = scene[y : y + h, x : x + w] * 1.06  # the collar stays black
+        save(tmp_path / "two" / f"{x}-{y}.png", brighter.clip(0, 255).astype(np.uint8))
+    again = add(CurateConfig(sources=[str(tmp_path / "two")], out=out, workers=1), quiet=True)
+    assert (again.kept, again.dropped) == (0, {"near_dup": len(kept)})
+
+
 def test_addition_leaves_the_old_alone(corpus: Path, world: Path, tmp_path: Path) -> None:
     copy = tmp_path / "c"
     subprocess.run(["cp", "-r", str(corpus), str(copy)], check=True)

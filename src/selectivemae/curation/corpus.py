@@ -21,6 +21,7 @@ from selectivemae.curation import card, hashes, tables
 from selectivemae.curation.config import CONTENT, CurateConfig
 from selectivemae.curation.decide import Old
 from selectivemae.curation.dedup import Side
+from selectivemae.curation.exclude import border_fill
 from selectivemae.curation.ground import ground
 from selectivemae.curation.linking import NEEDED, Party, scenes
 from selectivemae.curation.pack import shard_path
@@ -31,6 +32,7 @@ from selectivemae.data.stores.shards import read_records, verify_shard
 
 FORMAT = 1
 SUMS = "SHA256SUMS"
+_BLURRED = 3  # low bits that encoding may change in black and white
 _SAME_BITS = 6  # bits of the hash that encoding a tile may change
 
 
@@ -227,7 +229,8 @@ def _check_shard(corpus: Path, tar: Path, rows: pa.Table, deep: bool) -> Iterato
     if not deep:
         return
     with tar.open("rb") as file:
-        for row in rows.select(["key", "offset", "size", "h64", "content_id", "passthrough"]).to_pylist():
+        columns = ["key", "offset", "size", "h64", "content_id", "passthrough", "nodata"]
+        for row in rows.select(columns).to_pylist():
             file.seek(row["offset"])
             try:
                 pixels = decode(file.read(row["size"]))
@@ -237,16 +240,31 @@ def _check_shard(corpus: Path, tar: Path, rows: pa.Table, deep: bool) -> Iterato
             if row["passthrough"]:
                 same = hashes.content_id(pixels) == row["content_id"]
             else:
-                code = hashes.hash64(hashes.area_means(luma(pixels))[1][None])[0, 0]
-                same = int(np.bitwise_count(code ^ np.uint64(row["h64"]))) <= _SAME_BITS
+                same = _as_hashed(pixels, row["nodata"], row["h64"])[1] <= _SAME_BITS
             if not same:
                 yield Finding(name, f"{row['key']} is another picture than the manifest says")
+
+
+def _as_hashed(pixels: NDArray[np.uint8], nodata: float, code: int) -> tuple[NDArray[np.int64], int]:
+    """The 64x64 area means of a stored picture as they were when it was hashed, and how many bits its 64-bit code now
+    lies from ``code``. A picture with no data had that filled; which pixels they were, encoding may have blurred."""
+    grey = luma(pixels)
+    ways = [grey]
+    if nodata > 0:
+        near_pure = (grey >> _BLURRED)[..., None]
+        masks = border_fill(pixels, (0, 255)), border_fill(near_pure, (0, 255 >> _BLURRED))
+        ways += [hashes.fill_masked(grey, mask) for mask in masks]
+    means = [hashes.area_means(way) for way in ways]
+    codes = hashes.hash64(np.stack([coarse for _, coarse in means]))[:, 0]
+    bits = np.bitwise_count(codes ^ np.uint64(code))
+    best = int(bits.argmin())
+    return means[best][0], int(bits[best])
 
 
 def old_side(corpus: Path) -> Old:
     """What a new generation is compared with: codes from ``hashes.npy``, thumbs decoded from the shards on demand."""
     folders = generations(corpus)
-    columns = ["key", "content_id", "width", "height", "shard", "offset", "size", "generation"]
+    columns = ["key", "content_id", "width", "height", "shard", "offset", "size", "generation", "nodata"]
     rows = manifest(folders, [*columns, *NEEDED])
     codes = np.concatenate([np.load(folder / "hashes.npy") for folder in folders])
     name = read_corpus(corpus)["name"]
@@ -259,10 +277,12 @@ def old_side(corpus: Path) -> Old:
             file.seek(offset)
             return decode(file.read(length))
 
+    nodata = rows.column("nodata").to_numpy()
+
     def thumbs(which: NDArray[np.int64]) -> NDArray:
         out = np.empty((len(which), 64, 64), np.uint8)
         for i, row in enumerate(which.tolist()):
-            out[i] = (hashes.area_means(luma(picture(row)))[0] + 128) >> 8
+            out[i] = (_as_hashed(picture(row), nodata[row], codes[row, 0])[0] + 128) >> 8
         return out
 
     side = Side(size, lambda which: codes[which, 1:], thumbs)

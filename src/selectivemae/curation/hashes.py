@@ -23,6 +23,7 @@ Int64 = NDArray[np.int64]
 
 ORIENTATIONS = 8
 VERSION = "rsph-v1"
+_NEAR = 16  # grey levels next to black and white that tell where a picture itself goes so far
 _SAME_VALUES = [0, 1, 2, 3, 0, 2, 1, 3]  # the orientation up to 3 with the same coefficients in other places
 _FLOAT32_EXACT = 1 << 16  # least height whose sums of 8-bit values over a cell may reach 2**24
 
@@ -34,6 +35,22 @@ def fill_masked(grey: UInt8, mask: NDArray[np.bool_]) -> UInt8:
     valid = int(mask.size - np.count_nonzero(mask))
     mean = int(grey[~mask].sum(dtype=np.int64)) // valid
     return np.where(mask, np.uint8(mean), grey)
+
+
+def without_fill(grey: UInt8, mask: NDArray[np.bool_]) -> UInt8:
+    """What is hashed of ``grey`` (H, W) uint8 with ``mask`` (H, W; True = no data): masked pixels at the others' mean.
+
+    Pure black or white that runs off into as many pixels nearly as dark or bright is no fill but surf, roofs or shadow
+    at the end of the range, and stays: a brightened copy must not get other codes for having more of it.
+    """
+    if not mask.any():
+        return grey
+    counts = np.bincount(grey[~mask], minlength=256)
+    for level, near in ((0, counts[: _NEAR + 1]), (255, counts[-1 - _NEAR :])):
+        pure = mask & (grey == level)
+        if np.count_nonzero(pure) <= near.sum():
+            mask = mask & ~pure
+    return fill_masked(grey, mask)
 
 
 @lru_cache(maxsize=64)

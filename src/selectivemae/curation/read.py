@@ -226,7 +226,7 @@ def _keep_tile(
     encoded = (
         b"" if evaluation else original if passed and isinstance(original, bytes) else encode(pixels, chunk.encoding)
     )
-    fine, coarse = hashes.area_means(hashes.fill_masked(grey, mask))
+    fine, coarse = hashes.area_means(hashes.without_fill(grey, mask))
     spool.fine.append(fine.astype(np.uint16))
     spool.coarse.append(coarse.astype(np.uint16))
     low, high = scene.stretch or (None, None)

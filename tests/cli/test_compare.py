@@ -73,6 +73,8 @@ def test_own_rows_under_the_published_table(root: Path, tmp_path: Path, capsys: 
     with open(out / "comparison.csv", newline="") as f:
         assert [row["method"] for row in csv.DictReader(f)][144] == "a"
     assert (out / "comparison.html").stat().st_size > 10_000
+    for kind in ("md", "html"):
+        assert "resisc-19: " in (out / f"comparison.{kind}").read_text().partition("for want of data")[2]
     # Resumed, nothing is trained again and the figures are the same; without --resume nothing is touched.
     assert main([*words, "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == figures
@@ -91,9 +93,9 @@ def test_a_split_that_is_not_the_published_one_is_said_to_be_none(root: Path, tm
 def test_a_dry_run_writes_nothing(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["compare", "--weights", "x=random:vit_tiny_patch8", "--data", str(root), "--out", str(tmp_path / "out")]
     assert main([*words, "--dry-run"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        f"x: {task} on {root / 'AID'}" for task in ("aid-28", "aid-55", "aid-probe")
-    ]
+    printed, log = capsys.readouterr()
+    assert "for resisc-19, resisc-28, dior, dior-r, loveda, spacenet, ucmerced-55" in log
+    assert printed.splitlines() == [f"x: {task} on {root / 'AID'}" for task in ("aid-28", "aid-55", "aid-probe")]
     assert not (tmp_path / "out").exists()
 
 

@@ -207,7 +207,7 @@ def test_damaged_files_raise_nothing_else(file: bytes, data: st.DataObject) -> N
 
 @pytest.mark.parametrize("file", FILES[:2] + FILES[-1:])
 def test_every_cut_of_a_file_is_noticed(file: bytes) -> None:
-    for length in range(0, len(file) - 20, 37):
+    for length in (*range(200), *range(200, len(file) - 20, 37)):
         with pytest.raises(DecodeError):
             decode(file[:length])
 
@@ -234,6 +234,15 @@ def test_channels() -> None:
     assert (luma(four[..., :3]) == fit_channels(four[..., :3], 1)[..., 0]).all()
     with pytest.raises(DecodeError, match="3 bands, 5 are needed"):
         fit_channels(four[..., :3], 5)
+
+
+def test_rgb_of_a_whole_sentinel_2_image_is_bands_4_3_2() -> None:
+    bands = np.random.default_rng(0).integers(0, 256, (4, 5, 13), dtype=np.uint8)
+    rgb = np.stack([bands[..., 3], bands[..., 2], bands[..., 1]], axis=2)
+    assert np.array_equal(fit_channels(bands, 3), rgb)
+    assert np.array_equal(fit_channels(bands, 1)[..., 0], luma(rgb))
+    assert np.array_equal(fit_channels(bands, 13), bands)
+    assert np.array_equal(fit_channels(bands, 4), bands[..., :4])
 
 
 def test_luma_is_the_formula_of_the_hashes() -> None:

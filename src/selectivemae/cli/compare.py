@@ -34,13 +34,17 @@ def compare(
     from selectivemae.cli.compare_tasks import Job, folder_name, named_weights, plan
     from selectivemae.core.config import write_settled
     from selectivemae.core.files import locked, prepare_output
+    from selectivemae.data.labels import listed
     from selectivemae.reports.comparison import NAME, as_markdown, write_comparison
 
     settled = settings_from(CompareConfig, "compare", settings, None, config)
     ready, absent = plan(settled)
     named = named_weights(settled)
-    for line in absent:
-        log.warning("left out %s", line)
+    if settled.tasks:
+        for line in absent:
+            log.warning("left out %s", line)
+    elif absent:
+        log.info("no data under %s for %s", settled.data, listed([line.partition(":")[0] for line in absent]))
     if dry_run:
         todo = [{"weights": name, "task": task.name, "data": str(data)} for task, data in ready for name in named]
         if json:
@@ -59,9 +63,9 @@ def compare(
                 folder = out / folder_name(name) / task.name
                 job = Job(name, weights, task.name, task.dataset, data, folder, settled, resume, quiet or json)
                 findings += task.run(job)
-                write_comparison(out, findings)
+                write_comparison(out, findings, absent)
     if json:
         print_json([asdict(finding) for finding in findings])
     else:
-        print(as_markdown(findings))
+        print(as_markdown(findings, absent))
         print(f"{out}: {NAME}.md, {NAME}.csv, {NAME}.html")

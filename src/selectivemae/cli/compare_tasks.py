@@ -232,7 +232,8 @@ TASKS = (
 
 
 def plan(config: CompareConfig) -> tuple[list[tuple[CompareTask, Path]], list[str]]:
-    """The tasks to run with the place of their data, and a line for each task asked for whose data are not there.
+    """The tasks to run with the place of their data, and a line for each task, of those asked for or of all, whose data
+    are not there.
 
     ConfigError for unknown tasks and missing settings; DataError when there is nothing to run.
     """
@@ -252,7 +253,7 @@ def plan(config: CompareConfig) -> tuple[list[tuple[CompareTask, Path]], list[st
             absent.append(f"{task.name}: {e}")
     if not ready:
         raise DataError(f"no data for any task: {absent[0]}")
-    return ready, absent if config.tasks else []
+    return ready, absent
 
 
 def named_weights(config: CompareConfig) -> dict[str, str]:

@@ -45,6 +45,7 @@ _PILLOW_FORMAT = {
     "tiff": "TIFF",
 }
 _DRIVER = {"png": "PNG", "tiff": "GTiff", "jpeg2000": "JP2OpenJPEG"}
+_SENTINEL2, _SENTINEL2_RGB = 13, [3, 2, 1]  # bands of a whole image, and where its red, green and blue are
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _PIXMAP = re.compile(rb"P([56])\s+(?:#[^\n]*\n\s*)*(\d{1,9})\s+(\d{1,9})\s+255\s")
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -80,9 +81,9 @@ def decode(
 ) -> UInt8:
     """Pixels (H, W, channels) uint8 of an image file.
 
-    Grey is repeated, surplus bands are left out, RGB becomes luma where one channel is asked for. Transparent and
-    no-data pixels are 0. Samples of more than 8 bits are stretched band by band from their 2nd to their 98th
-    percentile over the valid pixels. Raises DecodeError.
+    Grey is repeated, surplus bands are left out, RGB becomes luma where one channel is asked for; see
+    :func:`fit_channels`. Transparent and no-data pixels are 0. Samples of more than 8 bits are stretched band by band
+    from their 2nd to their 98th percentile over the valid pixels. Raises DecodeError.
 
     For JPEG and pixmaps the pixels lie in ``buffer`` (flat, large enough) if one is given, which saves a page fault for
     every 4 KB; and for JPEG, with ``shrink`` 2, 4 or 8 the image comes at that part of its size (rounded up), from the
@@ -175,7 +176,12 @@ def luma(rgb: UInt8) -> UInt8:
 
 
 def fit_channels(pixels: UInt8, channels: int) -> UInt8:
-    """(H, W, any) -> (H, W, channels): grey repeated, RGB to luma, surplus bands left out; DecodeError ``channels``."""
+    """(H, W, any) -> (H, W, channels): grey repeated, RGB to luma, surplus bands left out; DecodeError ``channels``.
+
+    Of the 13 bands of a whole Sentinel-2 image (EuroSAT) RGB is bands 4, 3 and 2.
+    """
+    if pixels.shape[2] == _SENTINEL2 and channels in (1, 3):
+        pixels = np.ascontiguousarray(pixels[..., _SENTINEL2_RGB])
     have = pixels.shape[2]
     if have == channels:
         return pixels
@@ -290,7 +296,10 @@ def _is_deep(data: bytes, kind: str) -> bool:
         return data[24:25] == b"\x10" and data[25:26] in (b"\x02", b"\x04", b"\x06")
     if kind == "jpeg2000":
         size = data.find(b"\xff\x4f\xff\x51") + 40  # the SIZ segment: number of components, then their depths
-        return int.from_bytes(data[size : size + 2], "big") > 1 and (data[size + 2] & 0x7F) + 1 > 8
+        return (
+            int.from_bytes(data[size : size + 2], "big") > 1
+            and (int.from_bytes(data[size + 2 : size + 3]) & 0x7F) + 1 > 8
+        )
     return False
 
 

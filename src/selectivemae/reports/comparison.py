@@ -21,6 +21,7 @@ from selectivemae.reports.published import COLUMNS, ROW_NOTES, column, published
 
 NAME = "comparison"
 FIGURES = "figures.json"
+MARK = "\\* was not measured by the published protocol; below stands how."
 HEAD = ["method", "backbone", "pre-training"]
 
 
@@ -57,12 +58,12 @@ class Table:
     own: int
 
 
-def write_comparison(out: Path, findings: Sequence[Finding]) -> None:
-    """Write the folder described above. OutputError on a full disk."""
+def write_comparison(out: Path, findings: Sequence[Finding], absent: Sequence[str] = ()) -> None:
+    """Write the folder described above; ``absent`` says which tasks had no data. OutputError on a full disk."""
     atomic_write(out / FIGURES, json.dumps([asdict(f) for f in findings], indent=1))
-    atomic_write(out / f"{NAME}.md", as_markdown(findings))
+    atomic_write(out / f"{NAME}.md", as_markdown(findings, absent))
     atomic_write(out / f"{NAME}.csv", as_csv(findings))
-    atomic_write(out / f"{NAME}.html", as_html(findings))
+    atomic_write(out / f"{NAME}.html", as_html(findings, absent))
 
 
 def published_table(findings: Sequence[Finding]) -> Table:
@@ -92,12 +93,14 @@ def protocol_table(findings: Sequence[Finding]) -> Table:
     return Table(["weights", "task", "metric", "value", "seeds", "protocol", "not as published (*)"], rows, len(rows))
 
 
-def as_markdown(findings: Sequence[Finding]) -> str:
+def as_markdown(findings: Sequence[Finding], absent: Sequence[str] = ()) -> str:
     """Everything as Markdown with aligned columns."""
-    parts = ["# Beside the published figures", _markdown(published_table(findings))]
+    parts = ["# Beside the published figures", _markdown(published_table(findings)), MARK]
     if others := other_table(findings).rows:
         parts += ["## Without a published figure", _markdown(Table(other_table(findings).head, others, len(others)))]
     parts += ["## How the own figures were measured", _markdown(protocol_table(findings))]
+    if absent:
+        parts += ["## Not measured, for want of data", "\n".join(f"* {line}" for line in absent)]
     parts += ["## What the published figures are", "\n".join(f"* {note}" for note in notes())]
     return "\n\n".join(parts) + "\n"
 
@@ -124,7 +127,7 @@ def as_csv(findings: Sequence[Finding]) -> str:
     return text.getvalue()
 
 
-def as_html(findings: Sequence[Finding]) -> str:
+def as_html(findings: Sequence[Finding], absent: Sequence[str] = ()) -> str:
     """Everything as one page."""
     return fill(
         "comparison.html",
@@ -132,6 +135,8 @@ def as_html(findings: Sequence[Finding]) -> str:
         others=other_table(findings),
         protocol=protocol_table(findings),
         notes=notes(),
+        mark=MARK.replace("\\", ""),
+        absent=absent,
     )
 
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from selectivemae.core.errors import DataError
+from selectivemae.ops import rotated
 from selectivemae.tasks.boxes_common import Detections, read_ids
+from selectivemae.tasks.boxes_geometry import Geometry, place_objects
 from selectivemae.tasks.boxes_layout import open_boxes
 from selectivemae.tasks.detect.data import read_coco, read_voc
 from selectivemae.tasks.detect.evaluate import evaluate_files as evaluate_detect
@@ -169,3 +172,25 @@ def test_a_folder_without_lists_is_judged_whole_and_not_trained_on(tmp_path: Pat
     assert [i.id for i in open_boxes(tmp_path, "test", 5)] == ["a", "b"]
     with pytest.raises(DataError, match=r"write lists of ids: train\.txt and val\.txt"):
         open_boxes(tmp_path, "train", 5)
+
+
+def test_an_empty_list_is_named(tmp_path: Path):
+    for folder in ("images", "labelTxt"):
+        (tmp_path / folder).mkdir()
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"val\.txt: no image is named there"):
+        open_boxes(tmp_path, "test", 5)
+
+
+@pytest.mark.parametrize("canvas", [64, 512])
+def test_an_object_that_is_a_line_has_no_part_in_training(canvas: int):
+    """Of such an object the midpoint code is not finite in float32."""
+    boxes = np.array([[300, 300, 40, 1e-8, 0], [300, 300, 40, 20, 0.3], [300, 300, 40, 0.02, 0.3]])
+    placed, stays = place_objects(boxes, Geometry(canvas).place(0, (512, 512)))
+    assert stays.tolist() == [False, True, False]
+    codes = rotated.encode_midpoint(torch.tensor([[20.0, 20, 60, 60]]), torch.from_numpy(placed).float())
+    assert torch.isfinite(codes).all()
+    assert torch.isfinite(
+        rotated.encode_rotated(torch.tensor([[30.0, 30, 20, 10, 0.5]]), torch.from_numpy(placed))
+    ).all()

@@ -64,6 +64,11 @@ def test_a_run_is_resumed_to_the_bit_judged_and_asked(tmp_path: Path, task: str)
     ((boxes, scores, labels),) = predictor.boxes(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
     assert boxes.shape == (len(scores), 4 if task == "detect" else 5)
     assert len(labels) == len(scores)
+    strange = tmp_path / "strange"
+    write_scene(strange, "a", 0)
+    (strange / "labelTxt" / "a.txt").write_text("0 0 9 0 9 9 0 9 whale 0\n")
+    with pytest.raises(DataError, match=r"none of its objects is of a class that .* knows: plane, ship"):
+        evaluate_run(task, out, EvaluateConfig(data=str(strange), precision="fp32", device="cpu"))
     with pytest.raises(WeightsError, match="is no model made by finetune"):
         load_detector(out, "oriented" if task == "detect" else "detect")
     with pytest.raises(CheckpointError, match="flips"):

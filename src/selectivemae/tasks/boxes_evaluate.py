@@ -106,6 +106,8 @@ def evaluate_run(task: Task, run: Path, config: EvaluateConfig, out: Path | None
             )
     data = joined(sets, root)
     report_notes(data, "test")
+    if "unknown_class" in data.notes.counts and not any(len(item.boxes) for item in data):
+        raise DataError(f"{root}: none of its objects is of a class that {run} knows: {', '.join(detector.classes)}")
     device = choose_device(config.device)
     detector.model.to(device)
     batch = config.batch_size if "batch_size" in config.model_fields_set else _BATCH

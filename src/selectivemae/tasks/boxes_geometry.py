@@ -24,6 +24,7 @@ FLIPS = {"none": (0.0, 0.0, 0.0), "horizontal": (0.5, 0.0, 0.0), "all": (0.25, 0
 KEEP = 0.7  # an object of which a turn leaves less inside the image is no object any more
 _FLIP, _ANGLE = 0xD100, 0xD200  # purposes of the hash
 _LEAST = 1.0  # pixels: side under which an upright box is too small to be trained on
+_THIN = 0.1  # pixels: side under which a rotated one is a line, to which the coders give no finite or no single code
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,8 @@ def inverse(matrix: Array) -> Array:
 def place_objects(boxes: Array, place: Place) -> tuple[Array, NDArray[np.bool_]]:
     """Boxes (K, 4) or (K, 5) in the canvas, of those (N, ·) that stay, and which (N,) do.
 
-    Upright boxes are cut at the image's border; those under 1 px wide or high go. Rotated ones keep their shape. Where
-    the image is turned, objects go that have less than ``KEEP`` of their area inside.
+    Upright boxes are cut at the image's border; those under 1 px wide or high go. Rotated ones keep their shape; those
+    under 0.1 px go. Where the image is turned, objects go that have less than ``KEEP`` of their area inside.
     """
     moved = move(boxes, place.matrix)
     rows, columns = place.size
@@ -148,6 +149,8 @@ def place_objects(boxes: Array, place: Place) -> tuple[Array, NDArray[np.bool_]]
     if moved.shape[1] == 4:
         moved = np.clip(moved, 0, [columns, rows, columns, rows])
         stays &= (moved[:, 2:] - moved[:, :2] >= _LEAST).all(axis=1)
+    else:
+        stays &= (moved[:, 2:4] >= _THIN).all(axis=1)
     return moved[stays], stays
 
 

@@ -95,7 +95,10 @@ def _read_lists(root: Path, part: Part, sides: int, split: str | None, classes: 
             lists |= {name: path for name in split.split("+") if (path := folder / f"{name}.txt").is_file()}
     if not lists and split is None and part == "test" and _has_labels(root, sides):
         return _read_flat(root, sides, classes, None)  # a folder of a single part: judge all of it
-    ids = [id for name in choose(list(lists), part, split, root) for id in read_ids(lists[name])]
+    chosen = [lists[name] for name in choose(list(lists), part, split, root)]
+    ids = [id for path in chosen for id in read_ids(path)]
+    if not ids:
+        raise DataError(f"{' and '.join(map(str, chosen))}: no image is named there; write one id a line")
     if dior.is_dir():
         return (read_dior if sides == 4 else read_dior_r)(root, ids)
     if sides == 5 and hrsc.is_dir():

@@ -158,6 +158,19 @@ def test_a_batch_without_any_object_trains(kind: type[FasterRCNN]):
 
 
 @pytest.mark.parametrize("kind", [SmallFaster, SmallOriented])
+def test_images_without_any_proposal_have_nothing_in_them(kind: type[FasterRCNN]):
+    """As of a training that has diverged: no delta is finite."""
+    model, images = detector(kind).eval(), torch.zeros(2, 3, 64, 64)
+    nn.init.constant_(model.rpn.delta.bias, math.nan)
+    for found in model.predict(images):
+        assert found.boxes.shape == (0, model.box_numbers)
+        assert len(found.scores) == len(found.labels) == 0
+    none = [torch.zeros(0, model.box_numbers)] * 2
+    losses = model.losses(images, none, [torch.zeros(0, dtype=torch.int64)] * 2, torch.tensor([5, 6]))
+    assert losses["roi_score"].tolist() == losses["roi_box"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("kind", [SmallFaster, SmallOriented])
 def test_the_same_keys_give_the_same_losses_and_low_precision_stays_close(kind: type[FasterRCNN]):
     model = detector(kind)
     images, boxes, labels = scenes(2, kind is SmallOriented)

@@ -99,7 +99,8 @@ class RoIHead(nn.Module):
         pooled = torch.cat([self.pool(x, boxes[own], image_index[own], stride) for x, own, stride in levels])
         pooled = pooled[torch.cat(order).argsort()]  # back into the order of the regions
         hidden = self.shared(pooled.flatten(1))
-        return self.score(hidden).float(), self.delta(hidden).float().view(len(boxes), -1, self.numbers)
+        shape = (len(boxes), self.delta.out_features // self.numbers, self.numbers)  # there may be no region at all
+        return self.score(hidden).float(), self.delta(hidden).float().view(shape)
 
     def losses(
         self, maps: list[Tensor], proposals: list[Tensor], boxes: list[Tensor], labels: list[Tensor], keys: Tensor

@@ -23,7 +23,7 @@ from selectivemae.core.order import Int64
 from selectivemae.data.augment import RandomCrop
 from selectivemae.data.batch import Batch, Position
 from selectivemae.data.ledger import chain, combine, step_sum
-from selectivemae.data.loader import EverySample, Loader, auto_workers, cut
+from selectivemae.data.loader import EverySample, Loader, auto_workers, check_room, cut
 from selectivemae.data.pixels import Task
 from selectivemae.data.stores import Store, open_store
 from selectivemae.data.workers import Pool
@@ -370,3 +370,11 @@ def test_batches_of_one_channel_are_not_overwritten_by_the_workers():
 
     for alone, by_worker in zip(batches(0), batches(1), strict=True):
         assert torch.equal(alone, by_worker)
+
+
+def test_a_batch_without_room_is_refused_before_its_memory_is_taken() -> None:
+    with pytest.raises(
+        ConfigError, match=r"no.* memory for 10000000 images of 1000 px .* take 30000\.0 GB, .* --batch-"
+    ):
+        check_room(10_000_000, 1, 1000, 3, 1)
+    check_room(8, 2, 224, 3, 2)

@@ -1,5 +1,7 @@
 """What processes tell each other arrives as it was said."""
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from selectivemae.distributed.gather import (
 )
 from selectivemae.distributed.group import Group
 from selectivemae.engine.launch import processes
-from selectivemae.engine.memory import fitting
+from selectivemae.engine.memory import fitting, out_of_memory
 
 WORLD, BATCH = 3, 4
 TENSORS = {
@@ -89,6 +91,32 @@ def test_what_fails_in_one_fails_in_all_and_is_said_once(tmp_path: Path) -> None
     ]
 
 
+def slow_to_say(folder: Path) -> int:
+    """Process 1 of three cannot go on, and takes a while to say so; each notes whether it had said it when it left."""
+    said = folder / "said"
+    try:
+        with processes("cpu", 60, 60) as group:
+            try:
+                with together(group):
+                    if group.rank == 1:
+                        raise DataError("no disk here")
+            finally:
+                if group.rank == 1:
+                    time.sleep(1.0)
+                    said.touch()
+    finally:
+        (folder / os.environ["RANK"]).write_text(str(said.exists()))
+    return 0
+
+
+@pytest.mark.slow
+def test_others_stay_until_the_one_that_fails_can_say_why(tmp_path: Path) -> None:
+    """A launcher ends what is left of a job soon after the first has left it."""
+    done = ranks(3, tmp_path, slow_to_say, tmp_path, seconds=60)
+    assert [d["error"] for d in done] == ["", "no disk here", ""]
+    assert [(tmp_path / str(rank)).read_text() for rank in range(3)] == ["True"] * 3
+
+
 def test_a_process_by_itself_talks_to_nobody() -> None:
     group = Group.single()
     assert gather_data(group, "a") == ["a"]
@@ -118,3 +146,10 @@ def test_bytes_of_an_outcome() -> None:
 def test_images_that_fit_by_measured_memory() -> None:
     assert fitting(total=1000, before=120, peak=320, images=10) == 40
     assert fitting(total=1000, before=990, peak=995, images=1) == 0
+
+
+def test_a_cpu_without_memory_is_known() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert out_of_memory(caught.value)
+    assert not out_of_memory(RuntimeError("shapes do not fit"))

@@ -1,7 +1,9 @@
 """What launchers say, read from their variables; and meeting others who do not come."""
 
 import socket
+import threading
 import time
+from contextlib import suppress
 
 import pytest
 from rank_runs import free_port
@@ -98,6 +100,29 @@ def test_an_address_where_nobody_answers_is_named_in_time(capfd: pytest.CaptureF
     ):
         pass
     assert time.monotonic() - began < 20
+    assert capfd.readouterr().err == ""
+
+
+def test_a_place_where_something_else_answers_is_said_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    """As a web server does it; torch by itself logs a stack for every attempt."""
+
+    def serve(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                caller, _ = server.accept()
+                caller.recv(64)
+                caller.sendall(b"HTTP/1.1 400 Bad Request" + 100 * b" ")
+                caller.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        port = server.getsockname()[1]
+        with (
+            pytest.raises(ProcessError, match=rf"process 1 of 2 .* 127.0.0.1:{port} within 2 s"),
+            joined(Group(1, 2, address="127.0.0.1", port=port), meet=2.0),
+        ):
+            pass
+        server.shutdown(socket.SHUT_RDWR)
     assert capfd.readouterr().err == ""
 
 

@@ -168,8 +168,28 @@ def other_data(images: Path, others: Path, out: Path) -> dict[str, Any]:
 def test_processes_that_see_other_data_are_named(images: Path, tmp_path: Path) -> None:
     others = write_images(tmp_path / "others", n=19)
     done = ranks(2, tmp_path / "notes", other_data, images, others, tmp_path / "run")
-    assert re.match(r"process 1 on .* has other data than process 0 on ", done[0]["error"])
+    assert re.match(
+        r"process 1 on .* has other data than process 0 on .* \(19 images, \S+ there, 20 images, \S+ here; also ",
+        done[0]["error"],
+    )
     assert done[1]["kind"] == "ElsewhereError"
+
+
+def other_settings(images: Path, out: Path) -> dict[str, Any]:
+    """A training whose second process is told otherwise."""
+    more = {} if os.environ["RANK"] == "0" else {"seed": 3, "weight_decay": 0.1}
+    return train(images, out, **MANY | more)
+
+
+def test_processes_that_are_told_otherwise_are_named(images: Path, tmp_path: Path) -> None:
+    done = ranks(2, tmp_path / "notes", other_settings, images, tmp_path / "run")
+    assert re.match(
+        r"process 1 on \S+ has other --weight-decay than process 0 on \S+ "
+        r"\(0.1 there, 0.05 here; also other --seed\): give all processes the same",
+        done[0]["error"],
+    )
+    assert done[1]["kind"] == "ElsewhereError"
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_error_of_one_process_ends_all(images: Path, tmp_path: Path) -> None:

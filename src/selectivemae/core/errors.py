@@ -56,11 +56,11 @@ class ProcessError(UserError):
 
 
 class ElsewhereError(UserError):
-    """Another process of the same training failed and says so; here there is nothing more to say."""
+    """Another process of the same training, the ``speaker``, failed and says so; here there is nothing more to say."""
 
-    def __init__(self, exit_code: int) -> None:
+    def __init__(self, exit_code: int, speaker: int = 0) -> None:
         super().__init__("")
-        self.exit_code = exit_code
+        self.exit_code, self.speaker = exit_code, speaker
 
 
 class Interrupted(UserError):  # noqa: N818 (it is no error)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selectivemae.core.errors import ConfigError, DataError
+from selectivemae.core.memory import available_memory
 from selectivemae.core.order import Int64, epoch_order, sample_key
 from selectivemae.data.batch import Batch, Position
 from selectivemae.data.gpu import OnDevice, nvjpeg
@@ -117,6 +118,17 @@ def auto_workers(processes: int | None = None) -> int:
     return max(0, min(16, cores // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) - 1))
 
 
+def check_room(batch_size: int, world: int, image_size: int, channels: int, slots: int) -> None:
+    """ConfigError when the machine's memory has no room for a process's part of ``slots`` global batches of pixels."""
+    each, free = image_size**2 * channels * slots, available_memory()
+    if batch_size // world * each > free:
+        raise ConfigError(
+            f"not enough memory for {batch_size // world} images of {image_size} px at a time: they take "
+            f"{batch_size // world * each / 1e9:.1f} GB, where {free / 1e9:.1f} GB are free; use --batch-size "
+            f"{max(free // (2 * each), 1) * world} or fewer"
+        )
+
+
 class Loader:
     """Batches of pixels of a task's store, on the device, from any position and for ever.
 
@@ -160,6 +172,7 @@ class Loader:
         self.gpu_decode = gpu_decode
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
         self.workers = auto_workers() if isinstance(workers, str) else workers
+        check_room(batch_size, world, task.image_size, task.channels, prefetch if self.workers else 1)
         self.device = torch.device(device)
         self.order: Order = order or EverySample(seed, len(task.store))
         self.on_bad = on_bad

@@ -87,9 +87,10 @@ def together(group: Group) -> Iterator[None]:
     code = next((c for c in failed if c is not None), None)
     if code is None:
         return
-    if error is not None and failed.index(code) == group.rank:
+    speaker = failed.index(code)
+    if error is not None and speaker == group.rank:
         raise error
-    raise ElsewhereError(code) from error
+    raise ElsewhereError(code, speaker) from error
 
 
 def same_everywhere(group: Group, what: Mapping[str, str]) -> None:
@@ -103,7 +104,8 @@ def same_everywhere(group: Group, what: Mapping[str, str]) -> None:
         if not group.is_main:
             raise ElsewhereError(2)
         name = differing[0]
+        more = f"; also other {', '.join(differing[1:])}" if len(differing) > 1 else ""
         raise ConfigError(
             f"process {rank} on {host} has other {name} than process 0 on {all_of_them[0][0]} "
-            f"({found.get(name)} there, {wanted[name]} here): give all processes the same"
+            f"({found.get(name)} there, {wanted[name]} here{more}): give all processes the same"
         )

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -42,17 +43,18 @@ def joined(group: Group, meet: float = 300.0, hang: float = 1800.0) -> Iterator[
         backend, store=PrefixStore("torch", store), rank=group.rank, world_size=group.world, timeout=limit
     )
     # A connection of its own: the first one may be held by a thread that waits.
-    line = TCPStore(group.address, group.port, group.world, False, timedelta(seconds=meet))
+    with _without_torchs_log():
+        line = TCPStore(group.address, group.port, group.world, False, timedelta(seconds=meet))
     watch = Watch(PrefixStore(_attempt(group), line), group.rank, group.world, group.beat, hang)
     group.beat.at(0, "beginning")
     watch.start()
-    stay, saving = _STAY, 0.0
+    stay, awaited = _STAY, group.rank
     try:
         yield group
     except UserError as e:
-        if e.exit_code > 128:  # a signal: process 0 saves the state
-            saving = hang
-        else:
+        if isinstance(e, ElsewhereError):
+            awaited = e.speaker
+        elif not isinstance(e, Interrupted):
             stay = _GRACE
         if not isinstance(e, ElsewhereError | Interrupted):
             _note(store, group)
@@ -63,16 +65,17 @@ def joined(group: Group, meet: float = 300.0, hang: float = 1800.0) -> Iterator[
     finally:
         watch.stop()  # first: it shall not mistake the end for a loss
         dist.destroy_process_group()
-        _leave(store, group, stay, saving)
+        _leave(store, group, stay, awaited, hang)
 
 
-def _leave(store: Store, group: Group, stay: float, saving: float) -> None:
+def _leave(store: Store, group: Group, stay: float, awaited: int, patience: float) -> None:
     """The host of the meeting place goes last, ``stay`` seconds after the others at most: they read there why it ends,
-    and would take its absence for a loss. While process 0 may be ``saving`` the others wait for it, that many seconds
-    at most: launchers kill the rest of a job soon after one has left it with a code that is not 0."""
+    and would take its absence for a loss. The process that says why, or saves the state, is ``awaited`` for
+    ``patience`` seconds at most: launchers kill the rest of a job soon after one has left it with a code that is not
+    0."""
     with suppress(RuntimeError, Interrupted):  # a signal that is repeated ends the waiting, and says nothing new
-        if saving and not group.is_main:
-            _appear(store, ["left/0"], saving)
+        if awaited != group.rank:
+            _appear(store, [f"left/{awaited}"], patience)
         store.set(f"left/{group.rank}", "")
         if group.is_main and not group.hosted:
             _appear(store, [f"left/{rank}" for rank in range(group.world)], stay)
@@ -105,15 +108,17 @@ def _note(store: Store, group: Group) -> None:
 
 
 def _lost(store: Store, group: Group, error: RuntimeError) -> Exception:
-    """What an error of the network means: another process said why it left, or it is gone without a word.
+    """What an error of the network means: another process said why it left, or it is gone without a word, which the
+    first to notice says. A launcher's SIGTERM meanwhile says nothing new.
 
     An error that has nothing to do with other processes stays what it is.
     """
     if not isinstance(error, dist.DistError) and "gloo" not in str(error):
         _note(store, group)
         return error
-    with suppress(RuntimeError):
-        if _appear(store, ["failed"], _GRACE):
+    with suppress(RuntimeError, Interrupted):
+        first = store.compare_set("lost", "", str(group.rank)) == str(group.rank).encode()
+        if _appear(store, ["failed"], _GRACE) or not first:
             return ElsewhereError(ProcessError.exit_code)
     return ProcessError(
         f"process {group.rank} lost another one in step {group.beat.step} ({_first_sentence(error)}): look at the log "
@@ -137,13 +142,15 @@ def _meet(group: Group, seconds: float) -> Store:
         if why:
             raise RuntimeError(why)
         place = "127.0.0.1" if host else group.address  # so that process 0 comes to the next line, and tries its own
-        tcp = TCPStore(place, group.port, group.world, host, wait, wait_for_workers=False)
+        with _without_torchs_log():
+            tcp = TCPStore(place, group.port, group.world, host, wait, wait_for_workers=False)
         if host and (why := _silent(group.address, group.port, min(seconds, 5.0))):
             raise RuntimeError(why)
         # A restarted group meets at the same place, where the notes of the one before still lie.
         store = PrefixStore(_attempt(group), tcp)
         store.set(f"here/{group.rank}", f"{socket.gethostname()}:{os.getpid()}")
     except RuntimeError as e:  # the errors of torch's network are all of this type
+        why = why or ("something else answers there" if "Ping failed" in str(e) else "")
         raise ProcessError(
             f"process {group.rank} of {group.world} cannot meet the others at {where} within {seconds:g} s "
             f"({why or _first_sentence(e)}): look at MASTER_ADDR and MASTER_PORT, and at the first process"
@@ -156,6 +163,21 @@ def _meet(group: Group, seconds: float) -> Store:
     except RuntimeError as e:
         raise _missing(group, store, keys, where, seconds) from e
     raise _missing(group, store, keys, where, seconds)
+
+
+@contextmanager
+def _without_torchs_log() -> Iterator[None]:
+    """Stderr goes nowhere meanwhile: torch's store logs every attempt with a stack of C++ calls, and raises the last as
+    an error, of which one line is said."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _taken(port: int) -> str:

@@ -131,7 +131,7 @@ class Watch:
         if any(beat and beat["alone"] and ages[rank] <= 2.5 * self.every for rank, beat in beats.items()):
             self.beat.since = now  # the wait for it does not count
             return
-        if number <= 4:  # a beat that does not change for three of our own is no longer sent
+        if number <= 3:  # a beat that does not change for three of our own is no longer sent
             return
         found = suspects(beats, ages, 2.5 * self.every)
         well = [rank for rank in range(self.world) if rank not in found]

@@ -1,6 +1,5 @@
 """What every run's folder has beside checkpoints: what made it, its log, the check that a resume is the same run."""
 
-import hashlib
 import json
 import logging
 import shlex
@@ -108,10 +107,9 @@ def open_run(
     by ``keys``, other data), ConfigError (processes that see other data or settings).
     """
     resume, overwrite = resume or group.attempt > 0, overwrite and group.attempt == 0
-    digest = hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()
-    same_everywhere(
-        group, {"data": store.fingerprint[:16], "settings": digest[:16], "version of selectivemae": __version__}
-    )
+    settings = {f"--{name.replace('_', '-')}": json.dumps(value) for name, value in settled.items()}
+    seen = {"data": f"{len(store)} images, {store.fingerprint[:16]}", "version of selectivemae": __version__}
+    same_everywhere(group, seen | settings)
     with ExitStack() as stack:
         found, problems = None, []
         with together(group):

@@ -19,7 +19,7 @@ from selectivemae.distributed.each_step import gather_outcome
 from selectivemae.distributed.gather import gather_numbers
 from selectivemae.distributed.group import Group
 from selectivemae.engine.accord import Accord, Post
-from selectivemae.engine.memory import begin_again, no_memory, would_fit
+from selectivemae.engine.memory import begin_again, no_memory, out_of_memory, would_fit
 from selectivemae.engine.optim import AnySchedule, Budget, set_lr
 from selectivemae.engine.parallel import parallel
 from selectivemae.engine.precision import autocast
@@ -125,7 +125,9 @@ class Trainer:
         done, enough = None, True
         try:
             done = self._gradients(batch, progress)
-        except torch.OutOfMemoryError:
+        except RuntimeError as e:
+            if not out_of_memory(e):
+                raise
             enough = False
         if not enough and self.group.world > 1 and (self.coupled or not self.parallel.trial):
             raise no_memory(self.config.device, self.micro_batch, f"process {self.group.rank} of {self.group.world}")

@@ -1,6 +1,5 @@
 """What a training step costs: operations, memory, and the speed of the device, measured."""
 
-import os
 import re
 import resource
 import statistics
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from selectivemae.core.memory import available_memory
 from selectivemae.data.batch import Batch
 from selectivemae.engine.loop import Trainer, split
 from selectivemae.engine.precision import autocast
@@ -145,9 +145,7 @@ def free_memory(device: torch.device) -> int:
     """Bytes of memory that a process can still take on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # no count of free pages: half of all
+    return available_memory()
 
 
 def most_resident() -> int:

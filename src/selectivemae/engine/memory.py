@@ -14,6 +14,11 @@ def fitting(total: int, before: int, peak: int, images: int) -> int:
     return max(int((_USABLE * total - before) / each), 0)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory did not suffice; of a CPU's torch has no type for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: " in str(error)
+
+
 def begin_again(device: torch.device) -> None:
     """Give back what a step that did not fit has left, and forget how much it took."""
     if device.type == "cuda":

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed import GradBucket  # pyright: ignore[reportPrivateImportUsage]
 from torch.nn.parallel import DistributedDataParallel
 
+from selectivemae.core.errors import ConfigError
 from selectivemae.data.batch import Batch
 from selectivemae.distributed.group import Group
 from selectivemae.engine.state import Objective, StepOutput
@@ -128,6 +129,17 @@ def parallel(objective: Objective, group: Group, bf16: bool) -> Alone:
         return Alone(objective)
     sharded = hasattr(objective.model, "set_requires_gradient_sync")
     return Shards(objective) if sharded else Replicas(objective, group, bf16)
+
+
+def check_shard(group: Group) -> None:
+    """ConfigError where a model cannot be divided: the processes are fewer than two, or torch is too old to save what
+    comes of it."""
+    if group.world == 1:
+        raise ConfigError("--shard divides a model among several processes: start them with torchrun, or leave it out")
+    from torch.distributed import checkpoint  # slow to import, and rarely needed
+
+    if not hasattr(checkpoint, "HuggingFaceStorageWriter"):
+        raise ConfigError(f"--shard needs a newer torch than {torch.__version__}")
 
 
 def same_weights(model: nn.Module, group: Group) -> None:

@@ -19,8 +19,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from selectivemae.core.errors import ConfigError
 from selectivemae.distributed.group import Group
+from selectivemae.engine.parallel import check_shard
 from selectivemae.engine.recompute import blocks_of
 
 dcp: Any = checkpoint  # its names are not marked as exported
@@ -29,12 +29,9 @@ dcp: Any = checkpoint  # its names are not marked as exported
 def shard(model: nn.Module, group: Group, bf16_gradients: bool = False) -> None:
     """Divide a model that all processes hold alike among them, block by block, in place; its optimizer is made after.
 
-    ConfigError where the processes are fewer than two, or torch is too old to save what comes of it.
+    ConfigError as ``parallel.check_shard``.
     """
-    if group.world == 1:
-        raise ConfigError("--shard divides a model among several processes: start them with torchrun")
-    if not hasattr(dcp, "HuggingFaceStorageWriter"):
-        raise ConfigError(f"--shard needs a newer torch than {torch.__version__}")
+    check_shard(group)
     mesh = init_device_mesh(group.device.type, (group.world,))
     policy = MixedPrecisionPolicy(reduce_dtype=torch.bfloat16 if bf16_gradients else None)
     for part in (*blocks_of(model), model):

@@ -22,7 +22,7 @@ from selectivemae.core.records import Quarantine
 from selectivemae.data.augment import CentreCrop, RandomCrop
 from selectivemae.data.catalogue import resolve_all
 from selectivemae.data.gpu import nvjpeg
-from selectivemae.data.loader import EverySample, Loader, Order
+from selectivemae.data.loader import EverySample, Loader, Order, check_room
 from selectivemae.data.pixels import Task, check_usable
 from selectivemae.data.pruning import PrunedOrder
 from selectivemae.data.stores import Store, open_stores
@@ -37,7 +37,7 @@ from selectivemae.engine.hooks.progress import ProgressHook
 from selectivemae.engine.hooks.records import RecordHook
 from selectivemae.engine.loop import FitConfig, fit
 from selectivemae.engine.optim import adamw
-from selectivemae.engine.parallel import same_weights
+from selectivemae.engine.parallel import check_shard, same_weights
 from selectivemae.engine.precision import choose_device, resolve_precision
 from selectivemae.engine.recompute import recompute_activations
 from selectivemae.engine.state import BaseHook, RunState
@@ -96,6 +96,7 @@ def pretrain(
         out = config.out
         assert out is not None
         group.share(config.batch_size, "--batch-size")
+        check_room(config.batch_size, group.world, config.image_size, config.channels, 1)
         check_trackers(config.track)
         if config.gpu_decode:
             nvjpeg(group.device)
@@ -103,11 +104,15 @@ def pretrain(
         store = open_stores(resolve_all(config.data, config.data_root))
         check_usable(Task(store, config.image_size, config.channels, CentreCrop()))
         goes_on = (resume or group.attempt > 0) and any((out / "checkpoints").glob("step-*"))
+        settled = config.settled()
+        if config.shard and group.world == 1 and goes_on:
+            log.info("one process goes on with the whole model: --shard has nothing to divide it among")
+            config = config.model_copy(update={"shard": False})
+        elif config.shard:
+            check_shard(group)
         if config.init and group.is_main and not goes_on:
             begin_from(model, config.init, log.info)
-    folder = open_run(
-        out, config.settled(), IDENTITY, store, group, resume=resume, overwrite=overwrite, command=command
-    )
+    folder = open_run(out, settled, IDENTITY, store, group, resume=resume, overwrite=overwrite, command=command)
     with folder as checkpoint, ExitStack() as stack:
         run = _Run(config, out, store, model, group, checkpoint, quiet)
         return run.train(stack, probe, report)

@@ -107,6 +107,14 @@ def test_a_segmenter(tmp_path: Path, scene: Path, capsys: pytest.CaptureFixture[
     assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["a.preview.png", "a.tif", "predict.json"]
     assert predict(run, "--image", folder, "--out", tmp_path / "maps") == 2
     assert "not empty" in capsys.readouterr().err
+    (folder / "bad.png").write_bytes(b"no image")
+    assert predict(run, "--image", folder, "--out", tmp_path / "maps", "--overwrite") == 0
+    assert "left out: " in (said := capsys.readouterr().out)
+    assert "bad.png" in said
+    assert [path.name for path in (tmp_path / "maps").glob("*.tif*")] == ["a.tif"]
+    (folder / "a.png").write_bytes(b"no image")
+    assert predict(run, "--image", folder, "--out", tmp_path / "none") == 2
+    assert "none of 2 images could be mapped" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("task", "suffix"), [("detect", ".json"), ("oriented", ".txt")])

@@ -286,6 +286,9 @@ def test_the_scene_is_never_written_over(tmp_path: Path) -> None:
     image = write_scene(tmp_path / "a.tif", noise(80, 80))
     (tmp_path / "link.tif").symlink_to(image)
     (tmp_path / "map.preview.png").symlink_to(image)
+    (tmp_path / "folder.tif").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        run(image, tmp_path / "folder.tif", overwrite=True)
     before = image.read_bytes()
     for out in ("a.tif", "link.tif", "map.tif"):
         with pytest.raises(ConfigError, match="is the scene itself"):

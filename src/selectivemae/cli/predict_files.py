@@ -79,7 +79,8 @@ def classify_images(
 
 
 def map_folder(predictors: Sequence[Predictor], config: PredictConfig, model: str, **manner: bool) -> list[SceneResult]:
-    """Map every image of a folder: class maps or polygons into a folder, boxes as ``map_box_folder`` does."""
+    """Map every image of a folder: class maps into a folder, boxes as ``map_box_folder`` does. Images that cannot be
+    read are left out and named; DataError when none can be."""
     assert config.image is not None
     assert config.out is not None
     images = sorted(path for path in config.image.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
@@ -92,12 +93,20 @@ def map_folder(predictors: Sequence[Predictor], config: PredictConfig, model: st
     if task in ("classify", "segment"):
         scored = cast(Sequence[ScorePredictor], predictors)
         _own_folder(config.out, task, **manner)
-        results = []
+        results: list[SceneResult] = []
+        left_out: list[str] = []
         for path in images:
             out = config.out / f"{path.stem}.tif"
             if not (manner["resume"] and out.exists()):
                 each = config.model_copy(update={"image": path, "out": out})
-                results.append(map_classes(scored, each, model, **manner))
+                try:
+                    results.append(map_classes(scored, each, model, **manner))
+                except DataError as error:
+                    left_out.append(f"left out: {error}")
+        if len(left_out) == len(images):
+            raise DataError(f"none of {len(images)} images could be mapped; {left_out[0]}")
+        if results:
+            results[-1].notes += left_out
         return results
     return [map_box_folder(cast(Sequence[BoxPredictor], predictors), images, config, **manner)]
 

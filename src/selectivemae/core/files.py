@@ -181,6 +181,8 @@ def prepare_parts(out: Path, about: dict[str, str], *, resume: bool, overwrite: 
     ``out`` be replaced. OutputError when what is there is not to be touched.
     """
     parts = out.with_name(out.name + ".parts")
+    if out.is_dir():
+        raise OutputError(f"{out} is a folder; --out needs a file")
     if out.exists() and not overwrite:
         raise OutputError(f"{out} is there already: replace it with --overwrite, or name another")
     if not out.parent.is_dir():

@@ -93,7 +93,7 @@ def write_features(out: Path, parts: Path, layer: str, features: Features, crs: 
         raise ConfigError(f"{out}: polygons are written as {' or '.join(DRIVERS)}")
     temporary = parts / out.name
     temporary.unlink(missing_ok=True)
-    options: dict[str, Any] = {"RFC7946": "YES"} if driver == "GeoJSON" and crs else {}
+    options: dict[str, Any] = {"RFC7946": "YES", "COORDINATE_PRECISION": "9"} if driver == "GeoJSON" and crs else {}
     geometry: Any = shapely.to_wkb(features.polygons)
     values: Any = list(features.columns.values())
     try:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 from synthetic_weights import mae_extras, prefixed, randomise, scalemae_extras, sequential, vit
 
@@ -227,3 +228,16 @@ def test_rvsa_starts_from_a_plain_encoder(tmp_path: Path, tiny: Any) -> None:
     again: Any = load_encoder(tmp_path / "rvsa.pth")
     images = torch.randn(1, 3, 112, 112)
     assert torch.equal(again(images), model(images))
+
+
+def test_equal_encoders_are_equal_files(tmp_path: Path) -> None:
+    """The library shuffles metadata at every writing; its own reader finds the same in the sorted file."""
+    state = {"b": torch.arange(5.0), "a": torch.ones(2, 3, dtype=torch.bfloat16)}
+    notes = {f"note {i}": 'é "quoted" \\ \n' for i in range(7)}
+    files = [tmp_path / f"{i}.safetensors" for i in range(3)]
+    for file in files:
+        write_encoder(file, state, EncoderInfo("vit_tiny_patch16_224", (32, 32)), notes)
+    assert len({file.read_bytes() for file in files}) == 1
+    with safe_open(files[0], "pt") as opened:
+        assert opened.metadata()["note 6"] == notes["note 6"]
+        assert all(torch.equal(opened.get_tensor(name), value) for name, value in state.items())

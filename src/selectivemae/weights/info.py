@@ -94,4 +94,15 @@ def write_encoder(
     ``metadata`` are further entries, of a model with a head.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    atomic_write(path, save(tensors, info.to_metadata() | dict(metadata or {})))
+    atomic_write(path, _in_order(save(tensors, info.to_metadata() | dict(metadata or {}))))
+
+
+def _in_order(file: bytes) -> bytes:
+    """A safetensors file with its metadata in alphabetical order: the library leaves it to chance, and what holds the
+    same should be the same to the byte."""
+    begin = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:begin])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(file)[begin:]))

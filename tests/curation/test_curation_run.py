@@ -194,6 +194,16 @@ def test_verify_finds_damage(corpus: Path, tmp_path: Path) -> None:
         verify(tmp_path)
 
 
+def test_an_archive_inside_an_archive_is_named(world: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(world / "one/0/p0000.jpg", "a.jpg")
+        archive.write(world / "two.zip", "inner.zip")
+    run([tmp_path / "outer.zip"], tmp_path / "c")
+    (lost,) = rows(tmp_path / "c", "dropped")
+    assert (lost["member"], lost["reason"]) == ("inner.zip", "not_an_image")
+    assert "give it as a source of its own" in lost["detail"]
+
+
 def test_pictures_with_a_collar_are_known_again(tmp_path: Path) -> None:
     """Encoding blurs the black of a collar: the check knows the tiles all the same, and so does a later addition."""
     scene = scenery(902, 700, 1100).clip(40, 255).astype(np.uint8)

@@ -75,6 +75,11 @@ def test_globs(member: str, wanted: bool) -> None:
         ("    path: aid\n", "", r"line 13: sources.1.path"),
         ("sources:", "sources: [", r"sources.yaml, line \d+ is no valid YAML"),
         ("licence: {id: cc-by-4.0}", "licence: 5", r"line 2: sources.0.licence"),
+        (
+            "licence: {id: cc-by-4.0}",
+            "licence: mit",
+            r"line 2: .*licence: must be written as {id: mit, redistribute: true}",
+        ),
     ],
 )
 def test_mistakes_are_named_with_their_line(tmp_path: Path, old: str, new: str, message: str) -> None:

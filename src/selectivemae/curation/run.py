@@ -43,6 +43,8 @@ from selectivemae.data.stores.union import distinct_names
 CONFIG = "curate.yaml"
 DECISIONS = "decisions.jsonl"
 WORK = ".work"
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".zst", ".7z", ".rar", ".parquet")
+_NESTED = "an archive inside a source is not read; give it as a source of its own, unpacked from an outer archive"
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,7 @@ def _dropped(
             "container": c.name,
             "member": member,
             "reason": reason,
+            "detail": _NESTED if member.lower().endswith(_ARCHIVES) else None,
             **dict.fromkeys(("win_x", "win_y", "win_w", "win_h"), 0),
         }
         for c in containers

@@ -115,6 +115,13 @@ class Source(Settings):
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
+    @field_validator("licence", mode="before")
+    @classmethod
+    def _in_braces(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f"must be written as {{id: {value}, redistribute: true}}")
+        return value
+
     @field_validator("bands")
     @classmethod
     def _from_one(cls, value: Bands) -> Bands:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from selectivemae.core.errors import ConfigError
+from selectivemae.core.suggest import did_you_mean
 from selectivemae.curation import tables
 from selectivemae.curation.config import CurateConfig
 from selectivemae.curation.confirm import PRESETS
@@ -136,7 +137,7 @@ def tune(corpus: Path, rule: str, threshold: float, show: int = 25) -> Tuning:
     """Count from the stored statistics what ``threshold`` for ``rule`` would change; no pixel is read."""
     known = [name for name in Rules.model_fields if name not in ("keep_rate", "label_colours", "elongated")]
     if rule not in known:
-        raise ConfigError(f"unknown rule {rule!r} (known: {', '.join(known)})")
+        raise ConfigError(f"unknown rule {rule!r}{did_you_mean(rule, known)} (known: {', '.join(known)})")
     statistic = _STATISTIC.get(rule, rule)
     below = rule in ("uniform", "blur")
     folders = generations(corpus)

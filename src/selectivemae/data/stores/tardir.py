@@ -61,7 +61,9 @@ def members(source: Source, ahead: int = 1 << 16) -> Iterator[Member]:
         size = size if resized is None else resized
         name, renamed, resized = renamed or name, b"", None
         if data_at + size > source.size:
-            raise StoreError(f"{source.name}: ends inside {name[:200]!r}; it is truncated: fetch it again")
+            raise StoreError(
+                f"{source.name}: ends inside {name[:200].decode(errors='replace')!r}; it is truncated: fetch it again"
+            )
         yield Member(name, data_at, size, _KINDS.get(kind, "special_file") if name[-1:] != b"/" else "folder")
         at = data_at + size + -size % BLOCK
     if at < source.size or at == 0:

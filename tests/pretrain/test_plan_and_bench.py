@@ -91,6 +91,15 @@ def test_bench_train_tells_rates_that_fit_together(images: Path, tmp_path: Path)
     assert any(e.get("name") == "aten::addmm" for e in events)
 
 
+@pytest.mark.slow
+def test_bench_train_measures_memory_in_processes_of_their_own(images: Path) -> None:
+    config = BenchTrainConfig.build(TINY, {"data": [str(images)], "rounds": 1, "steps": 1, "against": None})
+    (cost,) = bench_train(config).methods
+    assert cost.peak_memory_gb is not None
+    # Weights, gradients and two moments of the real tiny model (its size is not patched there) at the least.
+    assert 16 * 6e6 < 1e9 * cost.peak_memory_gb < 4e9
+
+
 @pytest.mark.parametrize(("how", "word"), [({}, "no data given"), ({"trace": "no/folder.json"}, "there is no folder")])
 def test_bench_train_refuses(images: Path, how: dict, word: str) -> None:
     with pytest.raises(ConfigError, match=word):

@@ -177,7 +177,8 @@ def peak_memory(config: BenchModelConfig, method: Method) -> float:
         return step_memory(trainer, batch, device) / 1e9
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        return pool.apply(_memory_of_a_process, (config.model_dump(), method))
+        settings = config.model_dump(include={*BenchModelConfig.model_fields})  # of a bench train there are more
+        return pool.apply(_memory_of_a_process, (settings, method))
 
 
 def _memory_of_a_process(settings: dict[str, Any], method: Method) -> float:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from selectivemae.core.errors import OutputError, UserError
 from selectivemae.curation.engine import InternalError, run_stage
 from selectivemae.curation.pool import LocalPool
+from selectivemae.curation.tasks import Died, Done
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,56 @@ def test_a_worker_that_dies_once_costs_nothing(pool: LocalPool, tmp_path: Path) 
     stage = run_stage(pool, write_numbers, [Numbers("a", 0, 5, once=str(tmp_path / "died"))], tmp_path)
     assert (stage.quarantined, stage.retries) == ([], 1)
     assert numbers(tmp_path) == list(range(5))
+
+
+class Unlucky(LocalPool):
+    """The first ``deaths`` workers are killed while they start."""
+
+    deaths = 2
+
+    def _start(self) -> Any:
+        worker = super()._start()
+        if self._started <= self.deaths:
+            worker.process.kill()
+        return worker
+
+
+def test_a_worker_that_is_killed_at_its_start_costs_nothing(tmp_path: Path) -> None:
+    executor = Unlucky(1)
+    stage = run_stage(executor, write_numbers, [Numbers("a", 0, 5), Numbers("b", 5, 7)], tmp_path)
+    executor.deaths = 1 << 30
+    executor.close()
+    assert (stage.quarantined, stage.retries) == ([], 0)
+    assert numbers(tmp_path) == list(range(7))
+    with pytest.raises(UserError, match="cannot start"):
+        run_stage(executor, write_numbers, [Numbers("c", 7, 9)], tmp_path)
+
+
+class Haunted:
+    """Every worker that is given a whole task dies ``deaths`` times; parts of tasks are done."""
+
+    def __init__(self, deaths: int) -> None:
+        self.deaths = deaths
+
+    def run(self, job: Any, tasks: Any, folder: Path) -> Iterator[tuple[Any, Any]]:
+        for task in tasks:
+            if task.name == "a" and self.deaths > 0:
+                self.deaths -= 1
+                yield task, Died("oom", -1, "")
+            else:
+                yield task, Done(job(task, folder, lambda member, seconds: None))
+
+    def close(self) -> None:
+        pass
+
+
+def test_blows_from_outside_blame_no_member(tmp_path: Path) -> None:
+    """A worker is killed three times in one task, by no fault of a member: the task is done, nothing is left out."""
+    stage = run_stage(Haunted(3), write_numbers, [Numbers("a", 0, 9)], tmp_path)
+    assert (stage.quarantined, stage.counts) == ([], {"numbers": 9})
+    (tmp_path / "a.done").unlink()
+    with pytest.raises(OutputError, match=r"no half of its files does it alone.*--resume"):
+        run_stage(Haunted(9), write_numbers, [Numbers("a", 0, 9)], tmp_path)
 
 
 def test_a_member_that_hangs_is_cut_off(pool: LocalPool, tmp_path: Path) -> None:

@@ -6,18 +6,21 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from curation_inline import Inline
 from curation_worlds import folder, save, scenery
 
+from selectivemae.cli.main import main
 from selectivemae.core.errors import ConfigError, StoreError
 from selectivemae.curation import run as assembly
 from selectivemae.curation.config import CurateConfig
 from selectivemae.curation.corpus import verify
+from selectivemae.curation.read import Chunk
 from selectivemae.curation.run import curate
+from selectivemae.curation.tasks import Died, Job, Outcome, Task
 
 
 @pytest.fixture
@@ -111,6 +114,34 @@ def test_the_command_says_it_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "c").exists()
+
+
+class Deadly(Inline):
+    """A worker that dies at member 1 of a source."""
+
+    def run(self, job: Job, tasks: Sequence[Task], folder: Path) -> Iterator[tuple[Task, Outcome]]:
+        for task in tasks:
+            if isinstance(task, Chunk) and 1 in task.members and 1 not in task.skip:
+                yield task, Died("worker_crash", 1, "Segmentation fault")
+            else:
+                yield from super().run(job, [task], folder)
+
+
+@pytest.mark.parametrize(("allowed", "code"), [("0.2", 3), ("0.3", 0)])
+def test_deaths_beyond_what_is_allowed_end_in_code_3(
+    allowed: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of four files kills its worker: the corpus is whole without it, and the exit code says so."""
+    monkeypatch.setattr(assembly, "LocalPool", Deadly)
+    for number in range(4):
+        save(tmp_path / "one" / f"{number}.jpg", scenery(number))
+    out = tmp_path / "c"
+    command = ["curate", "run", str(tmp_path / "one"), "--out", str(out), "--max-quarantine", allowed, "--quiet"]
+    assert main(command) == code
+    said = capsys.readouterr().err
+    assert said.splitlines() == [] if code == 0 else "1 of 4 files killed their worker" in said
+    assert dropped(out) == {"1.jpg": "worker_crash"}
+    assert verify(out, deep=True) == []
 
 
 def test_others_load_the_corpus(tmp_path: Path, inline: None, monkeypatch: pytest.MonkeyPatch) -> None:

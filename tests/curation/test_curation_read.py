@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 from curation_worlds import save, scenery
 from PIL import Image
 from scipy.signal import convolve2d
 
-from selectivemae.core.errors import DecodeError
+from selectivemae.core.errors import DecodeError, StoreError
 from selectivemae.curation import tables
 from selectivemae.curation.exclude import Rule, Rules, border_fill, distinct_colours, jpeg_quality, judge, statistics
 from selectivemae.curation.places import footprint
@@ -262,3 +263,60 @@ def test_a_source_that_breaks_half_way(tmp_path: Path) -> None:
     row = tables.read([tmp_path / "c.dropped.parquet"], tables.DROPPED).to_pylist()[0]
     assert (row["member"], row["reason"]) == ("1.jpg", "unreadable")
     assert "changed" in row["detail"]
+
+
+def test_whatever_a_decoder_raises_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member whose reading raises anything is named with what was raised; its neighbours are kept, byte for byte."""
+    raised = {
+        1: RuntimeError("odd\nthing"),
+        3: RecursionError("deep"),
+        4: OSError(5, "Input/output error"),
+        6: MemoryError(),
+    }
+    for number in range(8):
+        save(tmp_path / "in" / f"{number}.jpg", scenery(number))
+    really = simplejpeg.decode_jpeg
+    bad = {(tmp_path / "in" / f"{number}.jpg").read_bytes(): error for number, error in raised.items()}
+
+    def decode(data: bytes, *arguments: object) -> np.ndarray:
+        if bytes(data) in bad:
+            raise bad[bytes(data)]
+        return really(data, *arguments)
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", decode)
+    read_chunk(Chunk("c", source(), Rules(), str(tmp_path / "in"), "in", 0, 8), tmp_path, lambda *_: None)
+    rows = tables.read([tmp_path / "c.dropped.parquet"], tables.DROPPED).to_pylist()
+    assert {(r["member"], r["reason"], r["detail"]) for r in rows} == {
+        ("1.jpg", "undecodable", "RuntimeError: odd thing"),
+        ("3.jpg", "undecodable", "RecursionError: deep"),
+        ("4.jpg", "unreadable", "[Errno 5] Input/output error"),
+        ("6.jpg", "oom", "MemoryError: "),
+    }
+    kept = [n for n in range(8) if n not in raised]
+    assert (tmp_path / "c.bin").read_bytes() == b"".join((tmp_path / "in" / f"{n}.jpg").read_bytes() for n in kept)
+
+
+def test_a_raster_that_is_gone_is_a_row(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "0.jpg", scenery(0))
+    save(tmp_path / "in" / "1.tif", scenery(1))
+    open_store(tmp_path / "in")
+
+    def mark(number: int, _: float) -> None:
+        if number == 1:
+            (tmp_path / "in" / "1.tif").unlink(missing_ok=True)
+
+    read_chunk(Chunk("c", source(), Rules(), str(tmp_path / "in"), "in", 0, 2), tmp_path, mark)
+    row = tables.read([tmp_path / "c.dropped.parquet"], tables.DROPPED).to_pylist()[0]
+    assert (row["member"], row["reason"]) == ("1.tif", "unreadable")
+
+
+def test_a_source_that_lost_a_file_is_not_read_by_old_numbers(tmp_path: Path) -> None:
+    """Numbers of members count in the listing that chunks were cut from: in another one files would be missed."""
+    for number in range(3):
+        save(tmp_path / "in" / f"{number}.jpg", scenery(number))
+    fingerprint = open_store(tmp_path / "in").fingerprint
+    chunk = Chunk("c", source(), Rules(), str(tmp_path / "in"), "in", 1, 3, fingerprint=fingerprint)
+    assert read_chunk(chunk, tmp_path, lambda *_: None)["tiles"] == 2
+    (tmp_path / "in" / "0.jpg").unlink()
+    with pytest.raises(StoreError, match="changed since the run began"):
+        read_chunk(chunk, tmp_path, lambda *_: None)

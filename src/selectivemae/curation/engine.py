@@ -16,6 +16,8 @@ from selectivemae.core.errors import OutputError, UserError
 from selectivemae.core.files import atomic_write, remove_temporaries
 from selectivemae.curation.tasks import Counts, Died, Divisible, Done, Executor, Failed, Job, Outcome, Task, digest
 
+_FRUITLESS = 3  # searches for a deadly member that find none: then it is not the members
+
 
 class InternalError(RuntimeError):
     """A bug in a worker; the message holds its traceback."""
@@ -82,6 +84,7 @@ def _retry(executor: Executor, job: Job, task: Task, folder: Path, stage: Stage)
     """Repeat a task whose worker died; leave out members until it ends well."""
     blamed: list[Quarantined] = []
     current = task
+    fruitless = 0
     while True:
         stage.retries += 1
         outcome = _one(executor, job, current, folder)
@@ -89,13 +92,22 @@ def _retry(executor: Executor, job: Job, task: Task, folder: Path, stage: Stage)
             return _finish(stage, folder, task, outcome, blamed)
         if not isinstance(current, Divisible):
             raise OutputError(f"{task.name}: its worker died twice ({outcome.cause}); give it more memory and resume")
-        member, cause = _bisect(executor, job, current, folder, outcome)
+        found = _bisect(executor, job, current, folder, outcome)
+        if found is None:
+            fruitless += 1
+            if fruitless == _FRUITLESS:
+                raise OutputError(
+                    f"{task.name}: its worker died again and again ({outcome.cause}), yet no half of its files does it "
+                    "alone: allow the workers more memory and continue with --resume"
+                )
+            continue
+        member, cause = found
         blamed.append(Quarantined(task.name, member, cause.cause, cause.stderr))
         current = current.without(member, cause.cause)
 
 
-def _bisect(executor: Executor, job: Job, task: Divisible, folder: Path, death: Died) -> tuple[int, Died]:
-    """The member that kills its worker also when it is done alone, and how."""
+def _bisect(executor: Executor, job: Job, task: Divisible, folder: Path, death: Died) -> tuple[int, Died] | None:
+    """The member that kills its worker also when it is done alone, and how; None where no part does it again."""
     scratch = folder / "bisect"
     scratch.mkdir(exist_ok=True)
     members = task.members
@@ -110,10 +122,7 @@ def _bisect(executor: Executor, job: Job, task: Divisible, folder: Path, death: 
                 members, death = half, outcome
                 break
         else:
-            raise OutputError(
-                f"{task.name}: its worker died twice ({death.cause}), yet no half of its files does it again: "
-                "allow the workers more memory and continue with --resume"
-            )
+            return None
     return members[0], death
 
 

@@ -24,6 +24,7 @@ _TAIL = 2000  # characters of a dead worker's stderr that are kept
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _UNBORN, _IDLE = -2.0, -1.0  # in place of the member in work
+_BIRTHS = 5  # workers in a row that may be killed before they live
 _SPARE_SECONDS = 600.0  # for what a task does before its first and after its last member
 
 
@@ -47,6 +48,7 @@ class LocalPool:
         self._logs = tempfile.TemporaryDirectory(prefix="selectivemae-curate-")
         self._workers: list[_Worker] = []
         self._started = 0
+        self._stillborn = 0  # in a row
 
     def run(self, job: Job, tasks: Sequence[Task], folder: Path) -> Iterator[tuple[Task, Outcome]]:
         """Do ``tasks`` in their order on all workers, and give outcomes as they come. Closing it stops the workers."""
@@ -54,7 +56,7 @@ class LocalPool:
         try:
             while queue or any(worker.task for worker in self._workers):
                 self._hand_out(job, queue, folder)
-                yield from self._collect()
+                yield from self._collect(queue)
         except BaseException:
             self.close()
             raise
@@ -83,7 +85,7 @@ class LocalPool:
             with suppress(BrokenPipeError, ConnectionResetError):  # dead already: the sentinel tells
                 idle.pipe.send((job, idle.task, folder))
 
-    def _collect(self) -> Iterator[tuple[Task, Outcome]]:
+    def _collect(self, queue: list[Task]) -> Iterator[tuple[Task, Outcome]]:
         busy = [worker for worker in self._workers if worker.task is not None]
         ready = wait([handle for w in busy for handle in (w.pipe, w.process.sentinel)], timeout=0.5)
         now = time.monotonic()
@@ -91,14 +93,28 @@ class LocalPool:
             task = worker.task
             assert task is not None
             if worker.pipe in ready and (outcome := _received(worker.pipe)) is not None:
-                worker.task = None
+                worker.task, self._stillborn = None, 0
                 yield task, outcome
             elif worker.process.sentinel in ready or worker.pipe in ready:
                 self._workers.remove(worker)
-                yield task, _autopsy(worker)
+                worker.process.join()
+                if self._born(worker):
+                    yield task, _autopsy(worker)
+                else:
+                    queue.append(task)
             elif now > worker.state[1] and not worker.late:
                 worker.late = True
                 worker.process.kill()
+
+    def _born(self, worker: _Worker) -> bool:
+        """Whether a dead worker had lived, so that its task counts as tried. One that was killed from outside while it
+        started tried nothing; but where that goes on, something is wrong with starting."""
+        killed = worker.state[0] == _UNBORN and not worker.late and (worker.process.exitcode or 0) < 0
+        self._stillborn = self._stillborn + 1 if killed else 0
+        if not killed or self._stillborn > _BIRTHS:
+            return True
+        worker.pipe.close()
+        return False
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -136,7 +152,6 @@ def _received(pipe: Connection) -> Outcome | None:
 
 
 def _autopsy(worker: _Worker) -> Died | Failed:
-    worker.process.join()
     worker.pipe.close()
     if worker.state[0] == _UNBORN and not worker.late:
         why = "a worker process cannot start; in a script, call this under: if __name__ == '__main__':"

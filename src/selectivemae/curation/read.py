@@ -24,8 +24,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from selectivemae.core.errors import DecodeError, StoreError
-from selectivemae.core.files import atomic_write, file_sha256, put_in_place, writing
+from selectivemae.core.errors import DecodeError, OutputError, StoreError
+from selectivemae.core.files import atomic_write, cannot_write, file_sha256, put_in_place, writing
 from selectivemae.curation import hashes, tables
 from selectivemae.curation.exclude import Rules, Verdict, distinct_colours, jpeg_quality, judge, statistics
 from selectivemae.curation.places import footprint
@@ -38,6 +38,7 @@ from selectivemae.data.decode import luma
 from selectivemae.data.stores import Store, open_store
 from selectivemae.data.stores.fields import fields
 from selectivemae.data.stores.folder import FolderStore
+from selectivemae.data.stores.sources import cannot_read
 
 Encoding = Literal["jpeg", "png", "webp-lossless"]
 _EXTENSION = {"jpeg": "jpg", "png": "png", "webp-lossless": "webp"}
@@ -89,14 +90,24 @@ class _Spool:
     fine: list[NDArray[np.uint16]] = field(default_factory=list)
     coarse: list[NDArray[np.uint16]] = field(default_factory=list)
 
+    def put(self, encoded: bytes) -> None:
+        """Append an image. OutputError here, so that a failing disk is not taken for a picture that cannot be read."""
+        try:
+            self.images.write(encoded)
+        except OSError as e:
+            raise cannot_write(e, Path(self.images.name)) from e
+
 
 def read_chunk(chunk: Chunk, folder: Path, mark: Mark) -> Counts:
     """Do the work of ``chunk`` into ``folder``; ``mark`` is told each member before it is touched, and the seconds it
     may take.
 
-    Returns counts: files, tiles, dropped, bytes. StoreError only when the container itself cannot be read.
+    Returns counts: files, tiles, dropped, bytes. StoreError only when the container itself cannot be read, or holds
+    other members than when it was cut into chunks.
     """
     store = open_store(chunk.path)
+    if chunk.fingerprint not in ("", store.fingerprint):
+        raise StoreError(f"{chunk.path}: changed since the run began; continue, and it is read anew")
     images = folder / f"{chunk.name}.bin"
     temporary = images.with_name(f".{images.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -143,22 +154,38 @@ def _read_member(spool: _Spool, chunk: Chunk, store: Store, number: int, member:
         with open_scene(data, source) as scene:
             mark(number, SECONDS + scene.width * scene.height / PIXELS_PER_SECOND)
             _read_scene(spool, chunk, member, scene, data, digest)
-    except (DecodeError, StoreError, MemoryError) as e:
-        reason = "oom" if isinstance(e, MemoryError) else getattr(e, "reason", "unreadable")
+    except OutputError:
+        raise
+    except Exception as e:  # whatever a decoder raises: one member must not end a run of millions
+        reason, detail = _why(e)
         for rows, size in ((spool.tiles, tiles), (spool.fine, tiles), (spool.coarse, tiles), (spool.dropped, dropped)):
             del rows[size:]
         spool.images.seek(end)
         spool.images.truncate()
-        _drop_file(spool, chunk, member, Verdict(reason), str(e), digest)
+        _drop_file(spool, chunk, member, Verdict(reason), detail, digest)
+
+
+def _why(error: Exception) -> tuple[str, str]:
+    """Reason code and words for what went wrong in a member."""
+    if isinstance(error, DecodeError):
+        return error.reason, str(error)
+    if isinstance(error, StoreError | OSError):
+        return "unreadable", str(error)
+    words = " ".join(str(error).split())
+    return "oom" if isinstance(error, MemoryError) else "undecodable", f"{type(error).__name__}: {words}"
 
 
 def _bytes(store: Store, number: int) -> bytes | Path:
     """A member's bytes; for a raster in a folder its path, so that a large one is not read at once."""
     if isinstance(store, FolderStore):
         path = store.path(number)
-        with path.open("rb") as f:
-            if f.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0c"):
-                return path
+        try:
+            with path.open("rb") as f:
+                head = f.read(4)
+        except OSError as e:
+            raise cannot_read(str(path), e) from e
+        if head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0c"):
+            return path
     return store[number]
 
 
@@ -254,7 +281,7 @@ def _keep_tile(
             "quality": quality,
         }
     )
-    spool.images.write(encoded)
+    spool.put(encoded)
 
 
 def encode(pixels: NDArray[np.uint8], encoding: Encoding) -> bytes:

@@ -45,5 +45,5 @@ def test_from_scenes_to_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert found["samples"] > 0
     assert set(found["probe"]["baselines"]) == {"random weights", "raw pixels", "colour"}
     assert (out / "run" / "report.html").is_file()
-    assert (out / "corpus" / "report.html").is_file()
+    assert (out / "corpus" / "report" / "index.html").is_file()
     assert main(["demo", "--out", str(out), "--minutes", "0.02"]) == 2

@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import tarfile
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_columns_of_a_parquet_file(tmp_path: Path) -> None:
         "   gsd_m: {column: gsd}, date: {column: day}}\n",
     )
     found = {r["member"]: (r["category"], r["gsd_m"], r["datetime"]) for r in rows}
-    day = "2020-01-02"
+    day = datetime(2020, 1, 2)
     assert found == {
         "x/0.jpg": ("a", 0.5, day),
         "x/1.jpg": ("bridge", 1.0, day),

@@ -14,7 +14,7 @@ from selectivemae.curation.config import CurateConfig
 from selectivemae.curation.corpus import read_corpus
 from selectivemae.curation.run import curate
 from selectivemae.curation.upkeep import audit, plan, tune
-from selectivemae.reports.corpus import read_corpus_records, text_corpus, write_corpus_report
+from selectivemae.reports.corpus import text_corpus, write_corpus_report
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,11 @@ def test_tuning_counts_from_the_manifest(corpus: Path) -> None:
 
 
 def test_page_and_words(corpus: Path) -> None:
-    page = write_corpus_report(corpus).read_text()
-    records = read_corpus_records(corpus)
-    assert page.count("data:image/jpeg") == min(24, records.kept.num_rows)
+    path = write_corpus_report(corpus)
+    assert path == corpus / "report" / "index.html"
+    page, figures = path.read_text(), json.loads((corpus / "report.json").read_text())
+    assert figures["samples"] == 13
+    assert figures["duplicates"]["matrix"] == [[0, 0], [1, 0]]  # the copy of two lies in one
     assert "near_dup" in page
     assert read_corpus(corpus)["digest"] in page
     assert "http" not in page.replace("http-equiv", "")
@@ -73,4 +75,4 @@ def test_page_and_words(corpus: Path) -> None:
     assert write_corpus_report(corpus).read_text() == page
     with pytest.raises(DataError, match="no whole corpus"):
         text_corpus(corpus.parent)
-    (corpus / "report.html").unlink()
+    (corpus / "report" / "index.html").unlink()

@@ -165,6 +165,7 @@ def remove(
     Example: selectivemae curate remove corpus --source dota
     """
     from selectivemae.curation.removal import remove as take_out
+    from selectivemae.reports.corpus import write_corpus_report
 
     if (ids is None) == (source is None):
         raise ConfigError("give either --ids FILE or --source NAME")
@@ -173,6 +174,7 @@ def remove(
     except OSError as e:
         raise ConfigError(f"cannot read {ids}: {e.strerror}") from e
     count = take_out(corpus, keys, source)
+    write_corpus_report(corpus)  # the pages hold pictures too
     if json:
         print_json({"corpus": str(corpus), "removed": count})
     else:
@@ -186,8 +188,10 @@ def compact(corpus: Corpus, /, *, json: Json = False) -> None:
     Example: selectivemae curate compact corpus
     """
     from selectivemae.curation.removal import compact as write_anew
+    from selectivemae.reports.corpus import write_corpus_report
 
     result = write_anew(corpus)
+    write_corpus_report(corpus)
     if json:
         print_json({"corpus": str(corpus)} | asdict(result))
         return
@@ -213,9 +217,11 @@ def rebuild(
     """
     from selectivemae.curation.rebuild import rebuild as make_again
     from selectivemae.curation.run import workers as as_many
+    from selectivemae.reports.corpus import write_corpus_report
 
     count = workers or as_many(CurateConfig())
     result = make_again(recipe, data, out, count, resume=resume, overwrite=overwrite)
+    write_corpus_report(out)
     if json:
         print_json(asdict(result))
     else:
@@ -254,9 +260,10 @@ def _show_plan(settled: CurateConfig, json: bool) -> int:
 
 
 def _show_result(result: "CurateResult", settled: CurateConfig, json: bool) -> int:
-    from selectivemae.reports.review import write_review
+    from selectivemae.reports.corpus import write_corpus_report
 
-    page = write_review(result.out)
+    page = write_corpus_report(result.out)
+    review = result.out / "review.html"
     failed = result.quarantine_share > settled.max_quarantine
     if json:
         print_json(asdict(result))
@@ -267,8 +274,7 @@ def _show_result(result: "CurateResult", settled: CurateConfig, json: bool) -> i
             f"{result.shards} shards ({result.bytes / 1e6:,.1f} MB) in {duration(result.seconds)}\n"
             f"left out: {reasons or 'nothing'}\ndigest: {result.digest}"
         )
-        if page:
-            print(f"pairs in doubt: {page}")
+        print(f"report: {page}" + (f"\npairs in doubt: {review}" if review.exists() else ""))
         for entry in result.quarantined:
             print(f"quarantined: member {entry.member} of {entry.task} ({entry.reason})")
     if failed:

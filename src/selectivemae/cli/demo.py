@@ -69,7 +69,7 @@ def demo(
     if json:
         print_json(found)
         return
-    say(f"5. Reports: {out / 'run' / 'report.html'}" + ("" if data else f", {corpus / 'report.html'}"))
+    say(f"5. Reports: {out / 'run' / 'report.html'}" + ("" if data else f", {corpus / 'report' / 'index.html'}"))
     print(NEXT.format(encoder=out / "run" / "encoder.safetensors"))
 
 

@@ -30,7 +30,8 @@ from selectivemae.curation.spool import fixed, words
 from selectivemae.data.decode import decode, luma
 from selectivemae.data.stores.shards import read_records, verify_shard
 
-FORMAT = 1
+FORMAT = 2
+OVERLAP = "eval_overlap.parquet"
 SUMS = "SHA256SUMS"
 _BLURRED = 3  # low bits that encoding may change in black and white
 _SAME_BITS = 6  # bits of the hash that encoding a tile may change
@@ -45,8 +46,9 @@ def read_corpus(corpus: Path) -> dict[str, Any]:
         raise DataError(f"{corpus} is no corpus: {path.name} is missing; make one with curate run") from e
     except json.JSONDecodeError as e:
         raise DataError(f"{path} is damaged (line {e.lineno}): take it from a copy of the corpus") from e
-    if content.get("format") != FORMAT:
-        raise DataError(f"{path}: has format {content.get('format')}, not {FORMAT}; use a newer selectivemae")
+    if (found := content.get("format")) != FORMAT:
+        way = "make the corpus anew with curate run" if found == 1 else "use a newer selectivemae"
+        raise DataError(f"{path}: has format {found}, not {FORMAT}; {way}")
     return content
 
 
@@ -62,11 +64,11 @@ def manifest(folders: list[Path], columns: list[str] | None = None) -> pa.Table:
 
 
 def corpus_digest(rows: pa.Table) -> str:
-    """SHA-256 over id, pixels, size and CRC-32 of all samples in the order of their ids: equal for equal corpora,
+    """SHA-256 over id, pixels, size and CRC-32C of all samples in the order of their ids: equal for equal corpora,
     whatever their shards."""
     ids, content = fixed(rows.column("id"), 16), fixed(rows.column("content_id"), 32)
     sizes = rows.column("size").to_numpy().astype("<u4")[:, None].view(np.uint8)
-    sums = rows.column("crc32").to_numpy().astype("<u4")[:, None].view(np.uint8)
+    sums = rows.column("crc32c").to_numpy().astype("<u4")[:, None].view(np.uint8)
     order = np.lexsort(words(ids)[:, ::-1].T)
     return hashlib.sha256(np.concatenate([ids, content, sizes, sums], axis=1)[order].tobytes()).hexdigest()
 
@@ -75,7 +77,7 @@ def describe(corpus: Path, number: int, config: CurateConfig, sources: Sources, 
     """Write card, licences, ``corpus.json`` and the checksums after generation ``number``; returns the digest."""
     earlier = read_corpus(corpus)["generations"] if number > 1 else []
     folder = corpus / f"g{number:04d}"
-    rows = manifest([corpus / entry["folder"] for entry in earlier] + [folder], ["id", "content_id", "size", "crc32"])
+    rows = manifest([corpus / entry["folder"] for entry in earlier] + [folder], ["id", "content_id", "size", "crc32c"])
     fresh = manifest([folder], ["size"])
     licences = {
         source.name: json.loads(source.licence.model_dump_json())
@@ -126,7 +128,7 @@ def restate(corpus: Path, touched: Collection[Path], rewritten: Collection[Path]
             funnel["kept"] = kept.get(name, 0)
             if name in removed:
                 funnel["dropped"]["removed"] = removed[name]
-    everything = manifest(generations(corpus), ["id", "content_id", "size", "crc32"])
+    everything = manifest(generations(corpus), ["id", "content_id", "size", "crc32c"])
     content |= {"digest": corpus_digest(everything), "samples": everything.num_rows}
     changed = tuple(f"{folder.name}/" for folder in touched)
     anew = {path.relative_to(corpus).as_posix() for path in rewritten}
@@ -161,9 +163,9 @@ def _sums(corpus: Path, content: dict[str, Any], text: str, unchanged: Callable[
 
 
 def _files(corpus: Path, content: dict[str, Any]) -> Iterator[Path]:
-    yield from (corpus / name for name in ("README.md", "LICENSES.md"))
+    yield from (corpus / name for name in ("README.md", "LICENSES.md", OVERLAP))
     for entry in content["generations"]:
-        for part in ("shards", "manifest", "dropped", "pairs", "eval_overlap", "review", "config"):
+        for part in ("shards", "manifest", "dropped", "pairs", "review", "sheets", "config"):
             yield from sorted(path for path in (corpus / entry["folder"] / part).rglob("*") if path.is_file())
         yield corpus / entry["folder"] / "hashes.npy"
 
@@ -193,7 +195,7 @@ def verify(corpus: Path, *, deep: bool = False) -> list[Finding]:
             except (StoreError, pa.ArrowException, OSError) as e:
                 found.append(Finding(str(tar.relative_to(corpus)), str(e)))
     try:
-        digest = corpus_digest(manifest(generations(corpus), ["id", "content_id", "size", "crc32"]))
+        digest = corpus_digest(manifest(generations(corpus), ["id", "content_id", "size", "crc32c"]))
     except (pa.ArrowException, OSError) as e:
         return [*found, Finding("manifest", str(e))]
     if digest != content["digest"]:
@@ -265,7 +267,7 @@ def old_side(corpus: Path) -> Old:
     """What a new generation is compared with: codes from ``hashes.npy``, thumbs decoded from the shards on demand."""
     folders = generations(corpus)
     columns = ["key", "content_id", "width", "height", "shard", "offset", "size", "generation", "nodata"]
-    rows = manifest(folders, [*columns, *NEEDED])
+    rows = tables.undated(manifest(folders, [*columns, *NEEDED, "flags"]))
     codes = np.concatenate([np.load(folder / "hashes.npy") for folder in folders])
     name = read_corpus(corpus)["name"]
     size = np.stack([rows.column(c).to_numpy().astype(np.int64) for c in ("width", "height")], axis=1)

@@ -20,7 +20,6 @@ from selectivemae.curation.search import join
 from selectivemae.curation.spool import Spool, fixed, words
 
 Int64 = NDArray[np.int64]
-TEMPORAL = 1  # bit of ``flags``: the same place at another date is there too
 
 
 @dataclass(frozen=True)
@@ -277,7 +276,7 @@ def _extra(spool: Spool, kept: Int64, group: Int64, losses: Losses, flagged: set
                 [sorted(others.get(row, ())) or None for row in kept.tolist()], pa.list_(pa.string())
             ),
             "dup_group": pa.array(heads[group], mask=~several),
-            "n_dropped": pa.array(counts.astype(np.uint32)),
-            "flags": pa.array([int(row in flagged) * TEMPORAL for row in kept.tolist()], pa.uint32()),
+            "n_dropped": pa.array(counts.clip(max=65535).astype(np.uint16)),
+            "flags": pa.array([int(row in flagged) * tables.TEMPORAL for row in kept.tolist()], pa.uint32()),
         }
     )

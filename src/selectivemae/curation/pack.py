@@ -6,8 +6,11 @@ CORPUS/
   g0001/manifest/part-00000.parquet        one part a shard, in the order of its samples
   g0001/dropped/part-00000.parquet         what was left out, and why
   g0001/pairs/part-00000.parquet           likenesses that were looked at
+  g0001/review/  g0001/sheets/             small pictures: pairs in doubt, what was left out near a threshold
   g0001/hashes.npy                         (n, 5) uint64 in manifest order: 64-bit hash, 256-bit hash
   g0001/config/                            sources.yaml, config.yaml as settled
+  eval_overlap.parquet  quarantine.jsonl  g0001/work.json    (curation.accounts)
+  report.json  report/index.html  review.html                (reports.corpus)
   README.md  LICENSES.md  SHA256SUMS
 """
 
@@ -29,8 +32,10 @@ from selectivemae.curation.spool import Spool, fixed, words
 from selectivemae.curation.tasks import Counts, Mark
 from selectivemae.curation.tiles import key, shuffle_key
 from selectivemae.data.stores.shards import Sample, write_shard
+from selectivemae.ops.crc32c import crc32c
 
 SHARDS_PER_FOLDER = 1000
+_DESCRIBED = 400  # most bytes of a description
 _OVERHEAD = 2048  # bytes of headers, padding and description beside an image in a tar
 
 
@@ -81,7 +86,8 @@ def plan_shards(
     content = spool.rows.take(pa.array(rows))
     for name in extra.column_names:
         content = content.append_column(extra.schema.field(name), extra.column(name))
-    content = content.append_column("chunk", pa.array([spool.names[c] for c in spool.chunk[rows]], pa.string()))
+    chunks = pa.array([spool.names[c] for c in spool.chunk[rows]], pa.string())
+    content = tables.dated(content).append_column("chunk", chunks)
     tasks = []
     for number, (start, stop) in enumerate(cut(sizes, config.shard_samples, config.shard_mib << 20)):
         path = folder / f"{number:06d}.parquet"
@@ -121,6 +127,7 @@ def _samples(records: list[dict[str, Any]], spool: Path) -> Iterator[Sample]:
         with (spool / f"{record['chunk']}.bin").open("rb") as file:
             file.seek(record["offset"])
             image = file.read(record["size"])
+        record["crc32c"] = crc32c(image)
         identity = record["id"]
         yield Sample(identity, key(record["source"], identity), record["ext"], image, {"json": description(record)})
 
@@ -129,10 +136,18 @@ def description(record: dict[str, Any]) -> bytes:
     """What stands beside an image in its shard: source, licence, window, and what else is known."""
     out: dict[str, Any] = {"source": record["source"], "licence": record["licence"]}
     out["window"] = [record[name] for name in ("win_x", "win_y", "win_w", "win_h")]
-    for name in ("category", "gsd_m", "datetime"):
-        if record[name] is not None:
-            out[name] = round(record[name], 4) if name == "gsd_m" else record[name]
-    return json.dumps(out, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+    gsd, day = record["gsd_m"], tables.date_text(record["datetime"], record["flags"])
+    more = {"gsd_m": None if gsd is None else round(gsd, 4), "datetime": day, "category": record["category"]}
+    out |= {name: value for name, value in more.items() if value is not None}
+    encoded = _json(out)
+    while len(encoded) > _DESCRIBED and out.keys() & more.keys():  # long names stand in the manifest
+        out.pop(max(out.keys() & more.keys(), key=lambda name: (len(str(out[name])), name)))
+        encoded = _json(out)
+    return encoded
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
 
 
 def write_hashes(generation: Path, manifest: pa.Table) -> None:

@@ -12,7 +12,6 @@ The outcome depends on the chunk alone. An error inside a file becomes a row wit
 import hashlib
 import io
 import uuid
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -264,7 +263,6 @@ def _keep_tile(
         | {
             "offset": spool.images.tell(),
             "size": len(encoded),
-            "crc32": zlib.crc32(encoded),
             "ext": extension,
             "width": window.w,
             "height": window.h,

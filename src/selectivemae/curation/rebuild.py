@@ -1,7 +1,8 @@
 """A corpus from its recipe: everything in it but the shards, and the archives that it was made from.
 
-A recipe is a corpus without ``g*/shards`` (and without ``g*/review``, which holds small pictures): sources that may not
-be passed on stay with those who have them, and the manifest says which window of which file each image is.
+A recipe is a corpus without ``g*/shards`` (and without ``g*/review`` and ``g*/sheets``, which hold small pictures):
+sources that may not be passed on stay with those who have them, and the manifest says which window of which file each
+image is.
 """
 
 import shutil
@@ -17,7 +18,7 @@ from selectivemae.core.files import atomic_write, cannot_write, locked, prepare_
 from selectivemae.core.progress import ProgressLine
 from selectivemae.curation import tables
 from selectivemae.curation.config import CurateConfig
-from selectivemae.curation.corpus import generations, manifest, read_corpus, restate
+from selectivemae.curation.corpus import OVERLAP, generations, manifest, read_corpus, restate
 from selectivemae.curation.engine import run_stage
 from selectivemae.curation.pack import ShardTask, write_hashes, write_one_shard
 from selectivemae.curation.pool import LocalPool
@@ -27,8 +28,9 @@ from selectivemae.curation.scan import scan
 from selectivemae.curation.sources import Source, Sources
 from selectivemae.curation.spool import Spool, open_spool
 
+_ABSENT = ("shard", "generation", "key", "crc32c")  # of a plan
 _CHUNK = pa.field("chunk", pa.string())
-_PLACES = ("shard", "offset", "size", "crc32", "ext", "generation", "key")
+_PLACES = ("shard", "offset", "size", "crc32c", "ext", "generation", "key")
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,12 @@ def rebuild(
             for folder in generations(recipe):
                 config = CurateConfig.build(read_yaml(folder / "config" / "config.yaml"), where=str(folder))
                 spool = _read(folder, data, out, config, executor)
-                rows, changed = _matched(folder, spool)
-                anew += changed
-                shards += _pack(rows, spool, out / folder.name, config, executor)
+                shards += _pack(_matched(folder, spool), spool, out / folder.name, config, executor)
+                anew += _encoded_anew(folder, out / folder.name)
                 write_hashes(out / folder.name, manifest([out / folder.name], ["h64", "h256"]))
         finally:
             executor.close()
+        atomic_write(out / OVERLAP, (recipe / OVERLAP).read_bytes())
         atomic_write(out / "corpus.json", (recipe / "corpus.json").read_bytes())  # last: what it names is there
         restate(out, generations(out), sorted(out.glob("g*/shards/*/*.tar")))
         shutil.rmtree(out / WORK, ignore_errors=True)
@@ -120,13 +122,18 @@ def _place(source: str, name: str, data: list[Path]) -> str:
     raise DataError(f"source {source}: {name} was not found in {where}; name the folder that holds it with --data")
 
 
-def _matched(folder: Path, spool: Spool) -> tuple[dict[int, list[dict[str, Any]]], int]:
-    """Rows for each shard of a generation, in the recipe's order, with the places of their images in the spool; and how
-    many have other bytes. DataError for the first that is missing or another picture."""
+def _encoded_anew(before: Path, after: Path) -> int:
+    """How many images of a generation have other bytes than before; the order of both is the same."""
+    old, new = ([row.values() for row in manifest([f], ["crc32c", "size"]).to_pylist()] for f in (before, after))
+    return sum(tuple(a) != tuple(b) for a, b in zip(old, new, strict=True))
+
+
+def _matched(folder: Path, spool: Spool) -> dict[int, list[dict[str, Any]]]:
+    """Rows for each shard of a generation, in the recipe's order, with the places of their images in the spool.
+    DataError for the first that is missing or another picture."""
     wanted = manifest([folder]).to_pylist()
     number = {identity: row for row, identity in enumerate(spool.rows.column("id").to_pylist())}
     out: dict[int, list[dict[str, Any]]] = {}
-    changed = 0
     for row in wanted:
         place = f"{row['source']}: {row['container']}/{row['member']}"
         if row["id"] not in number:
@@ -137,12 +144,11 @@ def _matched(folder: Path, spool: Spool) -> tuple[dict[int, list[dict[str, Any]]
         found = spool.rows.slice(at, 1).to_pylist()[0]
         if found["content_id"] != row["content_id"]:
             raise DataError(f"{place} holds another picture than the recipe says; find the file that it was made from")
-        changed += found["crc32"] != row["crc32"] or found["size"] != row["size"]
         shard = row["shard"]
         row = {name: value for name, value in row.items() if name not in _PLACES}
-        row |= {name: found[name] for name in ("offset", "size", "crc32", "ext")}
+        row |= {name: found[name] for name in ("offset", "size", "ext")}
         out.setdefault(shard, []).append(row | {"chunk": spool.names[spool.chunk[at]]})
-    return out, changed
+    return out
 
 
 def _pack(
@@ -150,7 +156,7 @@ def _pack(
 ) -> int:
     plans = generation.parent / WORK / generation.name / "plans"
     plans.mkdir(parents=True, exist_ok=True)
-    schema = pa.schema([f for f in tables.MANIFEST if f.name not in ("shard", "generation", "key")] + [_CHUNK])
+    schema = pa.schema([f for f in tables.MANIFEST if f.name not in _ABSENT] + [_CHUNK])
     tasks = []
     for shard, content in sorted(rows.items()):
         plan = plans / f"{shard:06d}.parquet"

@@ -73,7 +73,7 @@ def remove(corpus: Path, keys: set[str], source: str | None) -> int:
         if not touched:
             what = f"source {source!r}" if source else "these keys"
             raise DataError(f"{corpus}: holds no image of {what}; keys stand in the manifest")
-        restate(corpus, touched)
+        restate(corpus, generations(corpus))  # later ones may have lost pictures too
         return removed
 
 
@@ -95,7 +95,8 @@ def _remove_from(folder: Path, part: Path, name: str, fits: Callable[[dict[str, 
     fresh = [{k: v for k, v in row.items() if k in names} | {"reason": "removed"} for row in gone]
     known = [row for row in before if row["id"] not in lost]
     tables.write(listed, tables.table([*known, *fresh], tables.DROPPED))
-    forget(folder, lost)
+    for generation in generations(folder.parent):  # a later one may show an image of an earlier one
+        forget(generation, lost)
     bury(shard_path(folder, name, number), lost)
     kept = [row for row in rows.to_pylist() if row["id"] not in lost]
     tables.write(part, tables.table(kept, tables.MANIFEST))

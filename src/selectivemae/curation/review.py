@@ -20,7 +20,6 @@ from selectivemae.curation.decide import Decision, Old
 from selectivemae.curation.hashes import orient
 from selectivemae.curation.spool import Spool
 from selectivemae.curation.tiles import key
-from selectivemae.data.decode import decode
 
 SIDE = 224
 _QUALITY = 80
@@ -60,17 +59,11 @@ class _Known:
         return key(row["source"], identity), f"{row['source']}/{row['member']}{place}"
 
     def picture(self, identity: bytes) -> NDArray[np.uint8]:
-        """The tile's pixels; of an evaluation image, which is never stored, its grey thumb."""
-        if identity not in self.new:
-            assert self.old is not None
-            return self.old.picture(self.before[identity])
-        row, number = self._row(identity), self.new[identity]
-        if not row["size"]:
-            return np.repeat(self.spool.gather("thumbs", np.array([number]))[0][..., None], 3, 2)
-        chunk = self.spool.names[self.spool.chunk[number]]
-        with (self.spool.folder / f"{chunk}.bin").open("rb") as file:
-            file.seek(row["offset"])
-            return decode(file.read(row["size"]))
+        """The tile's pixels; of an evaluation image its grey thumb."""
+        if identity in self.new:
+            return self.spool.picture(self.new[identity])
+        assert self.old is not None
+        return self.old.picture(self.before[identity])
 
     def _row(self, identity: bytes) -> dict[str, Any]:
         return self.spool.rows.slice(self.new[identity], 1).to_pylist()[0]
@@ -109,11 +102,13 @@ def _small(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def forget(generation: Path, ids: set[bytes]) -> None:
-    """Take the pairs of removed tiles out of a generation's review, for their pictures."""
-    for path in sorted((generation / "review").glob("part-*.parquet")):
-        rows = tables.read([path], tables.REVIEW)
-        stays = [
-            not {a, b} & ids for a, b in zip(*(rows.column(s).to_pylist() for s in ("left", "right")), strict=True)
-        ]
-        if not all(stays):
-            tables.write(path, tables.normal(rows.filter(pa.array(stays, pa.bool_()))))
+    """Take removed tiles and what was alike to them out of the pictures of a generation."""
+    for name, schema, columns in (
+        ("review", tables.REVIEW, ("left", "right")),
+        ("sheets", tables.SHEET, ("id", "kept_id")),
+    ):
+        for path in sorted((generation / name).glob("part-*.parquet")):
+            rows = tables.read([path], schema)
+            stays = [not {a, b} & ids for a, b in zip(*(rows.column(c).to_pylist() for c in columns), strict=True)]
+            if not all(stays):
+                tables.write(path, tables.normal(rows.filter(pa.array(stays, pa.bool_()))))

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from selectivemae.core.files import atomic_write, locked, prepare_output, remove
 from selectivemae.core.progress import ProgressLine
 from selectivemae.core.version import __version__
 from selectivemae.curation import pack, tables
+from selectivemae.curation.accounts import QUARANTINE, Clock, write_overlap, write_quarantine, write_work
 from selectivemae.curation.config import CONTENT, CurateConfig
 from selectivemae.curation.confirm import PRESETS
-from selectivemae.curation.corpus import describe, generations, old_side
+from selectivemae.curation.corpus import OVERLAP, describe, generations, old_side
 from selectivemae.curation.decide import Decision, Judging, decide
 from selectivemae.curation.decisions import NONE, Decisions, read_decisions
 from selectivemae.curation.engine import Quarantined, run_stage
@@ -32,6 +32,7 @@ from selectivemae.curation.read import Chunk, read_chunk
 from selectivemae.curation.removal import changing
 from selectivemae.curation.review import doubtful
 from selectivemae.curation.scan import Container, scan, settled_sources
+from selectivemae.curation.sheets import sheet
 from selectivemae.curation.slice import Window
 from selectivemae.curation.sources import Sources
 from selectivemae.curation.spool import Spool, fixed, open_spool
@@ -149,7 +150,7 @@ def _judging(task: _Task) -> Judging:
 
 
 def _generation(out: Path, number: int, task: _Task, quiet: bool) -> CurateResult:
-    began = time.monotonic()
+    clock = Clock()
     config, sources, containers = task.config, task.sources, task.containers
     work, generation = out / WORK / f"g{number:04d}", out / f"g{number:04d}"
     work.mkdir(parents=True, exist_ok=True)
@@ -166,22 +167,29 @@ def _generation(out: Path, number: int, task: _Task, quiet: bool) -> CurateResul
         rows = pack.order(spool, decision.rows, config.seed)
         extra = decision.extra.take(pa.array([int(i) for i in decision.rows.searchsorted(rows)], pa.int64()))
         generation.mkdir(exist_ok=True)
+        dropped = _dropped(decision, spool, containers, work / "read", [c.name for c in chunks], sources, number)
+        left_out = sheet(dropped, spool, chunks, executor, work / "sheets")
         tasks = pack.plan_shards(spool, rows, extra, work / "plans", generation, config)
         with ProgressLine("pack", quiet=quiet) as line:
             packed = run_stage(executor, pack.write_one_shard, tasks, work / "pack", _shown(line, "shards"))
     finally:
         executor.close()
-    dropped = _dropped(decision, spool, containers, work / "read", [c.name for c in chunks], sources, number)
-    written = {"dropped": dropped, "pairs": decision.pairs, "eval_overlap": decision.overlap, "review": doubtful_pairs}
+    written = {"dropped": dropped, "pairs": decision.pairs, "review": doubtful_pairs, "sheets": left_out}
     for name, content in written.items():
         (generation / name).mkdir(exist_ok=True)
         tables.write(generation / name / "part-00000.parquet", tables.normal(content))
+    write_overlap(out / OVERLAP, spool, decision.overlap, number)
+    write_quarantine(out / QUARANTINE, number, read.quarantined, {chunk.name: chunk for chunk in chunks})
     funnel = _write_about(generation, dropped, containers, config, sources, task.decisions)
     for name, count in _twins(spool, decision.overlap).items():
         funnel[name]["twins"] = count
     digest = describe(out, number, config, sources, funnel)
     shutil.rmtree(out / WORK)
     files = sum(c.members + len(c.skipped) for c in containers if c.source.split_role == "train")
+    retries = read.retries + packed.retries
+    read_files = sum(c.members for c in containers)
+    cost = {"workers": workers(config), "files": read_files, "retries": retries, "quarantined": len(read.quarantined)}
+    write_work(generation, clock, engine=config.engine, **cost)
     return CurateResult(
         out=out,
         generation=number,
@@ -191,8 +199,8 @@ def _generation(out: Path, number: int, task: _Task, quiet: bool) -> CurateResul
         shards=len(tasks),
         bytes=packed.counts.get("bytes", 0),
         digest=digest,
-        seconds=time.monotonic() - began,
-        retries=read.retries + packed.retries,
+        seconds=clock.seconds(),
+        retries=retries,
         quarantined=read.quarantined,
         quarantine_share=len(read.quarantined) / max(files, 1),
     )
@@ -271,9 +279,10 @@ def _dropped(
     training = {source.name for source in sources.sources if source.split_role == "train"}
     words = everything.column("source").to_pylist()
     everything = everything.filter(pa.array([name in training for name in words], pa.bool_()))
-    place = everything.schema.get_field_index("generation")
-    marked = pa.array([number] * everything.num_rows, pa.uint16())
-    everything = everything.set_column(place, tables.DROPPED.field("generation"), marked)
+    for name, value in (("generation", number), ("rule_version", tables.RULES_VERSION)):
+        place = everything.schema.get_field_index(name)
+        marked = pa.array([value] * everything.num_rows, pa.uint16())
+        everything = everything.set_column(place, tables.DROPPED.field(name), marked)
     keys = everything.select(["id", "member"]).append_column("why", everything.column("reason").cast(pa.string()))
     keys = keys.append_column("row", pa.array(range(keys.num_rows), pa.int64()))
     ordered = keys.sort_by([("id", "ascending"), ("why", "ascending"), ("member", "ascending"), ("row", "ascending")])

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selectivemae.curation import tables
+from selectivemae.data.decode import decode
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,15 @@ class Spool:
                 out = np.empty((len(which), *array.shape[1:]), array.dtype)
             out[mine] = array[self.place[which[mine]]]
         return out if out is not None else np.empty((0, *_SHAPES[suffix]), np.uint64)
+
+    def picture(self, row: int) -> NDArray[np.uint8]:
+        """A row's pixels (H, W, 3); of an evaluation image, which is never stored, its grey thumb."""
+        stored = self.rows.slice(row, 1).select(["offset", "size"]).to_pylist()[0]
+        if not stored["size"]:
+            return np.repeat(self.gather("thumbs", np.array([row]))[0][..., None], 3, 2)
+        with (self.folder / f"{self.names[self.chunk[row]]}.bin").open("rb") as file:
+            file.seek(stored["offset"])
+            return decode(file.read(stored["size"]))
 
     def column(self, name: str) -> NDArray:
         """A column as a NumPy array; words as objects, missing figures as NaN."""

@@ -1,42 +1,32 @@
-"""The page of a corpus: one self-contained HTML file, and the same in words. Reads what lies in the folder alone.
+"""The page of a corpus: its figures as data, one self-contained HTML file made of them, and the same in words.
 
 CORPUS/
-  report.html            funnel, reasons, copies between sources, evaluation sets, histograms, licences, some images
+  report.json            all figures (reports.corpus_figures)
+  report/index.html      the same to look at, with plots and pictures
   review.html            the pairs in doubt (reports.review)
+
+Reads what lies in the folder alone. None of these is in ``SHA256SUMS``: they tell what the work cost as well.
 """
 
-import io
 import json
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
-
-from selectivemae.core.errors import DataError
 from selectivemae.core.files import atomic_write
+from selectivemae.reports.corpus_figures import corpus_figures
+from selectivemae.reports.corpus_sheets import (
+    contact_sheets,
+    group_pictures,
+    histogram_plot,
+    map_plot,
+    samples,
+    time_plot,
+)
 from selectivemae.reports.html import data_uri, fill
-from selectivemae.reports.review import doubtful_pairs, write_review
+from selectivemae.reports.review import write_review
 
-FIGURES = ("width", "mean", "std", "entropy", "noise", "nodata", "cloud", "quality")
-MOST_LISTED = 20
-SHOWN = 24
-_THUMB = 128
-
-
-@dataclass(frozen=True)
-class CorpusRecords:
-    """What a corpus folder holds: ``corpus.json``, the manifest's figures, what was left out, confirmed pairs."""
-
-    folder: Path
-    about: dict[str, Any]
-    kept: pa.Table
-    dropped: list[dict[str, Any]]
-    in_review: int
+FIGURES = "report.json"
+PAGE = Path("report") / "index.html"
 
 
 def is_corpus(path: Path) -> bool:
@@ -44,153 +34,63 @@ def is_corpus(path: Path) -> bool:
     return (path / "corpus.json").is_file()
 
 
-def read_corpus_records(folder: Path) -> CorpusRecords:
-    """Read a corpus for its page. DataError when it is none or damaged."""
-    try:
-        about = json.loads((folder / "corpus.json").read_text())
-        generations = [folder / entry["folder"] for entry in about["generations"]]
-        columns = ["id", "key", "source", "generation", "shard", "offset", "size", "category", *FIGURES]
-        kept = _read(generations, "manifest", columns)
-        lost = _read(generations, "dropped", ["source", "member", "reason", "kept_id", "d64", "d256", "ncc"])
-    except (OSError, json.JSONDecodeError, KeyError, pa.ArrowException) as e:
-        raise DataError(f"{folder} is no whole corpus: {e}; check it with curate verify") from e
-    return CorpusRecords(folder, about, kept, lost.to_pylist(), len(doubtful_pairs(folder)))
-
-
-def _read(generations: list[Path], table: str, columns: list[str]) -> pa.Table:
-    paths = [path for folder in generations for path in sorted((folder / table).glob("part-*.parquet"))]
-    parts = [pq.read_table(path, columns=columns) for path in paths]
-    return pa.concat_tables(parts).unify_dictionaries()
-
-
 def write_corpus_report(folder: Path) -> Path:
-    """Write ``report.html`` into a corpus, and ``review.html`` where pairs are in doubt; gives the former's path.
+    """Write ``report.json`` and ``report/index.html`` into a corpus, and ``review.html`` where pairs are in doubt;
+    gives the page's path. DataError when it is none or damaged.
 
-    The pages depend on the folder's content alone.
+    They depend on the folder's content alone.
     """
-    path = folder / "report.html"
-    atomic_write(path, render_corpus(read_corpus_records(folder)))
+    figures = corpus_figures(folder)
+    page = folder / PAGE
+    html = render_corpus(folder, figures)
+    page.parent.mkdir(exist_ok=True)
+    atomic_write(folder / FIGURES, json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(page, html)
     write_review(folder)
-    return path
+    return page
 
 
-def render_corpus(corpus: CorpusRecords) -> str:
+def render_corpus(folder: Path, figures: dict[str, Any]) -> str:
     """The page as HTML."""
+    generations = [folder / f"g{number:04d}" for number in range(1, figures["generations"] + 1)]
+    groups = figures["groups"]
+    images = group_pictures(folder, generations, [group["key"] for group in groups])
+    months = figures["months"]
     return fill(
         "corpus.html",
-        name=corpus.about["name"],
-        digest=corpus.about["digest"],
-        headline=headline(corpus),
-        funnel=funnel(corpus),
-        reasons=sorted(Counter(row["reason"] for row in corpus.dropped).items(), key=lambda item: (-item[1], item[0])),
-        copies=copies_between_sources(corpus),
-        evaluation=evaluation(corpus),
-        in_review=corpus.in_review,
-        doubtful=doubtful(corpus),
-        categories=sorted(Counter(c for c in corpus.kept.column("category").to_pylist() if c).items()),
-        histograms=data_uri(histograms(corpus.kept), "png") if corpus.kept.num_rows else "",
-        images=[(key, data_uri(image, "jpeg")) for key, image in samples(corpus)],
+        f=figures,
+        headline=headline(figures),
+        histograms=data_uri(histogram_plot(figures["histograms"]), "png") if figures["histograms"] else "",
+        map=data_uri(map_plot(figures["map"]), "png") if figures["map"] else "",
+        time=data_uri(time_plot(months), "png") if months else "",
+        groups=[group | {"image": images.get(group["key"])} for group in groups],
+        sheets=contact_sheets(folder, generations),
+        images=samples(folder, generations, figures["samples"]),
+        uri=lambda image: data_uri(image, "jpeg"),
     )
 
 
 def text_corpus(folder: Path) -> str:
     """The page's figures in words, for a terminal."""
-    corpus = read_corpus_records(folder)
-    lines = [f"{name}: {value}" for name, value in headline(corpus)]
-    for row in funnel(corpus):
+    figures = corpus_figures(folder)
+    lines = [f"{name}: {value}" for name, value in headline(figures)]
+    for row in figures["funnel"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(row["dropped"].items()))
-        lines.append(
-            f"{row['name']}: {row['files']:,} files, {row['kept']:,} images kept" + (f"; {reasons}" if reasons else "")
-        )
+        files = f"{row['source']}: {row['files']:,} files, {row['kept']:,} images kept"
+        lines.append(files + (f"; {reasons}" if reasons else ""))
+    for row in figures["evaluation"]:
+        lines.append(f"{row['set']}: {row['with_twin']:,} of {row['images']:,} images had a twin in the sources")
     return "\n".join(lines)
 
 
-def headline(corpus: CorpusRecords) -> list[tuple[str, str]]:
+def headline(figures: dict[str, Any]) -> list[tuple[str, str]]:
     """Name and value of the figures at the head."""
-    entries = corpus.about["generations"]
-    files = sum(row["files"] for row in funnel(corpus))
     return [
-        ("images", f"{corpus.kept.num_rows:,}"),
-        ("files seen", f"{files:,}"),
-        ("left out", f"{len(corpus.dropped):,}"),
-        ("size", f"{sum(entry['bytes'] for entry in entries) / 1e9:.2f} GB"),
-        ("shards", f"{sum(entry['shards'] for entry in entries):,}"),
-        ("generations", str(len(entries))),
-        ("compared with evaluation sets", "yes" if all(entry["decontaminated"] for entry in entries) else "no"),
+        ("images", f"{figures['samples']:,}"),
+        ("files seen", f"{sum(row['files'] for row in figures['funnel']):,}"),
+        ("left out", f"{figures['left_out']:,}"),
+        ("size", f"{figures['bytes'] / 1e9:.2f} GB" if figures["bytes"] >= 1e8 else f"{figures['bytes'] / 1e6:.1f} MB"),
+        ("shards", f"{figures['shards']:,}"),
+        ("generations", str(figures["generations"])),
+        ("compared with evaluation sets", "yes" if figures["decontaminated"] else "no"),
     ]
-
-
-def funnel(corpus: CorpusRecords) -> list[dict[str, Any]]:
-    """For each training source: files, images kept, left out by reason, licence."""
-    out: dict[str, dict[str, Any]] = {}
-    for entry in corpus.about["generations"]:
-        for name, found in entry["sources"].items():
-            if found["role"] != "train":
-                continue
-            row = out.setdefault(name, {"name": name, "files": 0, "kept": 0, "dropped": Counter()})
-            row["files"] += found["files"]
-            row["kept"] += found.get("kept", 0)
-            row["dropped"].update(found["dropped"])
-            row["licence"] = entry["licences"][name]["id"]
-    return sorted(out.values(), key=lambda row: row["name"])
-
-
-def evaluation(corpus: CorpusRecords) -> list[tuple[str, int, int]]:
-    """For each evaluation set: name, images, and how many of them had a twin or their ground among the sources."""
-    found = [
-        item for entry in corpus.about["generations"] for item in entry["sources"].items() if item[1]["role"] == "eval"
-    ]
-    twins: Counter[str] = Counter()
-    for name, entry in found:
-        twins[name] += entry.get("twins", 0)
-    return [(name.removeprefix("eval_"), entry["files"], twins[name]) for name, entry in sorted(dict(found).items())]
-
-
-def copies_between_sources(corpus: CorpusRecords) -> list[tuple[str, str, int]]:
-    """(source of the image left out, source of the one kept, how many)."""
-    source = dict(zip(corpus.kept.column("id").to_pylist(), corpus.kept.column("source").to_pylist(), strict=True))
-    pairs = Counter((row["source"], source[row["kept_id"]]) for row in corpus.dropped if row["kept_id"] in source)
-    return [(a, b, count) for (a, b), count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))]
-
-
-def doubtful(corpus: CorpusRecords) -> list[dict[str, Any]]:
-    """Near copies that were taken out on the least evidence: the lowest correlation first."""
-    keys = dict(zip(corpus.kept.column("id").to_pylist(), corpus.kept.column("key").to_pylist(), strict=True))
-    near = [row | {"kept": keys.get(row["kept_id"], "")} for row in corpus.dropped if row["reason"] == "near_dup"]
-    return sorted(near, key=lambda row: (row["ncc"], row["member"]))[:MOST_LISTED]
-
-
-def histograms(kept: pa.Table) -> bytes:
-    """PNG with one histogram for each of the figures."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.6), dpi=90, layout="constrained")
-    FigureCanvasAgg(figure)
-    for place, name in enumerate(FIGURES):
-        axes = figure.add_subplot(2, 4, place + 1)
-        values = kept.column(name).to_numpy().astype(np.float64)
-        axes.hist(values[np.isfinite(values)], bins=40, color="#1f6fb4")
-        axes.set_title(name, fontsize=9)
-        axes.tick_params(labelsize=7)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def samples(corpus: CorpusRecords) -> list[tuple[str, bytes]]:
-    """Key and JPEG thumbnail of images spread evenly over the corpus (its order is already mixed)."""
-    count = corpus.kept.num_rows
-    places = np.linspace(0, count - 1, min(SHOWN, count)).round().astype(np.int64)
-    out = []
-    for row in corpus.kept.take(pa.array(places)).to_pylist():
-        generation = corpus.folder / f"g{row['generation']:04d}"
-        tar = next(generation.glob(f"shards/*/*-{generation.name}-{row['shard']:06d}.tar"))
-        with tar.open("rb") as file:
-            file.seek(row["offset"])
-            image = Image.open(io.BytesIO(file.read(row["size"]))).convert("RGB")
-        image.thumbnail((_THUMB, _THUMB))
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=80)
-        out.append((row["key"], buffer.getvalue()))
-    return out

@@ -31,10 +31,11 @@ ORIENTATIONS = (
 def write_review(folder: Path) -> Path | None:
     """Write ``review.html`` into a corpus and give its path; None where no pair is in doubt. DataError for damage."""
     pairs = doubtful_pairs(folder)
+    path = folder / "review.html"
     if not pairs:
+        path.unlink(missing_ok=True)
         return None
     page = fill("review.html", name=folder.resolve().name, pairs=pairs)
-    path = folder / "review.html"
     atomic_write(path, page)
     return path
 

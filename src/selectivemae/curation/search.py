@@ -233,13 +233,15 @@ class _Buckets:
         places.sort()
         self.rows = places.astype(np.uint32)
         places >>= _HALF
-        number = np.bincount(places.view(np.int64), minlength=size)
+        spans = np.bincount(places.view(np.int64), minlength=size)
         del places
-        start = np.cumsum(number)  # in place from here: a table of 2**24 places is 128 MiB
-        start -= number
-        number <<= 32
-        start |= number
-        self.spans = start.view(np.uint64)
+        before = 0
+        for low in range(0, size, BLOCK_ROWS):  # in place: a table of 2**24 places is 128 MiB
+            number = spans[low : low + BLOCK_ROWS]
+            ends = np.cumsum(number) + before
+            before = int(ends[-1])
+            number[:] = (ends - number) | (number << 32)
+        self.spans = spans.view(np.uint64)
         self.codes = right[self.rows]
 
     def forget(self, low: int, high: int) -> None:

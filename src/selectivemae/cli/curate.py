@@ -1,8 +1,8 @@
 """``selectivemae curate``: piles of archives -> a clean corpus, and its upkeep."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from sys import stderr
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
@@ -278,6 +278,7 @@ def _show_result(result: "CurateResult", settled: CurateConfig, json: bool) -> i
         for entry in result.quarantined:
             print(f"quarantined: member {entry.member} of {entry.task} ({entry.reason})")
     if failed:
-        share = f"{len(result.quarantined)} of {result.files} files killed their worker, more than --max-quarantine"
-        print(f"selectivemae: {share} {settled.max_quarantine:g} allows; the corpus is whole without them", file=stderr)
+        dead = f"{len(result.quarantined)} of {result.files} files killed their worker"
+        allowed = f"more than --max-quarantine {settled.max_quarantine:g} allows"
+        print(f"selectivemae: {dead}, {allowed}; the corpus is whole without them", file=sys.stderr)
     return 3 if failed else 0

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from selectivemae.core.statistics import mean_deviation
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -38,6 +40,12 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     lines += ["| " + " | ".join("" if c is None else str(c) for c in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean of a figure over seeds, and its deviation where there are several."""
+    mean, deviation = mean_deviation(values)
+    return f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
 
 
 def write(name: str, title: str, script: str, *blocks: str, show: bool = True) -> Path:

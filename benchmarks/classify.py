@@ -10,12 +10,10 @@ order and augmentation of a fine-tuning, fresh weights, and the split of data th
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import _table
-from selectivemae.core.statistics import mean_deviation
 from selectivemae.engine.precision import choose_device
 from selectivemae.probing.config import ProbeConfig
 from selectivemae.probing.run import probe_encoder
@@ -55,12 +53,6 @@ def probe(weights: str, data: str, kept: Path, seed: int, size: int) -> dict[str
     about = f"{found.classes} classes, {found.train} / {found.test} images ({found.split})"
     kept.write_text(json.dumps({**figures, "about": about}))
     return {**figures, "about": about}
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and deviation over seeds."""
-    mean, deviation = mean_deviation(values)
-    return f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
 
 
 def rates(architecture: str) -> str:
@@ -107,9 +99,11 @@ def main() -> None:
                 probe(weights, folder, out.with_name(f"probe-{seed}.json"), seed, args.size)
                 for seed, out in runs.items()
             ]
-            figures = [spread([found[figure] for found in frozen]) for figure in FROZEN]
+            figures = [_table.spread([found[figure] for found in frozen]) for figure in FROZEN]
             seconds = sum(s for _, s in tuned) / len(tuned)
-            rows.append([name, title, f"{epochs:g}", spread([oa for oa, _ in tuned]), *figures, f"{seconds:.0f}"])
+            rows.append(
+                [name, title, f"{epochs:g}", _table.spread([oa for oa, _ in tuned]), *figures, f"{seconds:.0f}"]
+            )
             if title == "random init":
                 about.append(f"{name}: {frozen[0]['about']}")
     note = (

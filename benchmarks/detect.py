@@ -22,9 +22,8 @@ from typing import Any
 
 import torch
 
-from _table import markdown, write
+from _table import markdown, spread, write
 from selectivemae.cli.common import set_up_logging
-from selectivemae.core.statistics import mean_deviation
 from selectivemae.ops import rotated
 from selectivemae.tasks.boxes_common import Labelled
 from selectivemae.tasks.boxes_figures import DEFINITIONS
@@ -167,8 +166,7 @@ def learn(arguments: argparse.Namespace, out: Path) -> str:
                 )
                 for seed in range(arguments.seeds)
             ]
-            mean, deviation = mean_deviation([run.value for run in runs])
-            shown = f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
+            shown = spread([run.value for run in runs])
             seeds, minutes = " ".join(f"{run.value:.1f}" for run in runs), f"{sum(run.minutes for run in runs):.0f}"
             rows.append([name, task, label, runs[0].canvas, runs[0].steps, runs[0].metric, shown, seeds, minutes])
     head = ["set", "task", "encoder", "canvas, px", "steps", "figure", "value on val, %", "seeds", "minutes"]

@@ -88,14 +88,9 @@ def train(name: str, weights: str, out: Path, args: argparse.Namespace, seed: in
 
 def row(name: str, kind: str, runs: list[Outcome]) -> list[object]:
     """A row of the table: means over the seeds, and the deviation where there are several."""
-
-    def spread(values: list[float]) -> str:
-        mean, deviation = mean_deviation(values)
-        return f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
-
     figures = [[getattr(run, field) for run in runs] for field in ("miou", "mf1", "boundary_f1")]
     costs = [f"{mean_deviation([getattr(run, field) for run in runs])[0] / 60:.1f}" for field in ("cpu_s", "wall_s")]
-    return [name, kind, SETS[name].steps, len(runs), *map(spread, figures), f"{runs[0].majority:.1f}", *costs]
+    return [name, kind, SETS[name].steps, len(runs), *map(_table.spread, figures), f"{runs[0].majority:.1f}", *costs]
 
 
 def main() -> None:

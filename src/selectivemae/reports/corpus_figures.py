@@ -4,7 +4,6 @@ large corpus needs little memory; only for the channels' means a few images are 
 
 import io
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from selectivemae.core.errors import DataError
+from selectivemae.core.statistics import wilson
 
 SCALES = {  # figure of the manifest -> (low, high, on a logarithmic scale)
     "width": (16.0, 4096.0, True),
@@ -342,13 +342,6 @@ def _audit(folder: Path) -> dict[str, Any]:
         "share_same": None,
     }
     if same + different:
-        out["share_same"] = [round(value, 4) for value in wilson(same, same + different)]
+        share = same / (same + different)
+        out["share_same"] = [round(value, 4) for value in (share, *wilson(same, same + different))]
     return out
-
-
-def wilson(good: int, count: int, z: float = 1.96) -> tuple[float, float, float]:
-    """A share and the bounds of its 95 % interval (Wilson 1927)."""
-    share = good / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return share, middle - half, middle + half

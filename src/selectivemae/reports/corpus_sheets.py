@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from selectivemae.reports.corpus_figures import batches, parts, pictures
+from selectivemae.reports.plots import png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN = 24
 _THUMB = 128
+_DPI = 90
 _BLUE, _INK, _FAINT = "#1f6fb4", "#20242a", "#dfe3e8"
 
 
@@ -142,18 +144,9 @@ def thumb(data: bytes) -> list[bytes]:
 
 
 def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=90, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _png(figure: "Figure") -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
 def _plain(axes: "Axes") -> None:
@@ -189,7 +182,7 @@ def histogram_plot(histograms: dict[str, Any]) -> bytes:
             axes.set_xscale("log")
         axes.set_title(_TITLES[name], fontsize=9, color=_INK)
         _plain(axes)
-    return _png(figure)
+    return png(figure, _DPI)
 
 
 def map_plot(cells: list[list[int]]) -> bytes:
@@ -212,7 +205,7 @@ def map_plot(cells: list[list[int]]) -> bytes:
     axes.xaxis.set_major_formatter(lambda x, _: f"{abs(x):.0f}°{'W' if x < 0 else 'E' if x > 0 else ''}")
     axes.yaxis.set_major_formatter(lambda y, _: f"{abs(y):.0f}°{'S' if y < 0 else 'N' if y > 0 else ''}")
     _plain(axes)
-    return _png(figure)
+    return png(figure, _DPI)
 
 
 def time_plot(months: dict[str, int]) -> bytes:
@@ -231,4 +224,4 @@ def time_plot(months: dict[str, int]) -> bytes:
     axes.set_xticks(range(0, len(names), every), names[::every])
     axes.set_xlim(-1, max(len(names), 12))
     _plain(axes)
-    return _png(figure)
+    return png(figure, _DPI)

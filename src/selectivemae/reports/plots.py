@@ -164,11 +164,11 @@ def _plain(ax: "Axes") -> None:
     ax.tick_params(colors=INK, labelsize=8, length=3)
 
 
-def png(figure: "Figure") -> bytes:
+def png(figure: "Figure", dpi: float = 150) -> bytes:
     """A figure as a PNG that holds neither date nor version."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     out = io.BytesIO()
     options: dict[str, Any] = {"metadata": {"Software": None}}
-    FigureCanvasAgg(figure).print_figure(out, format="png", dpi=150, **options)
+    FigureCanvasAgg(figure).print_figure(out, format="png", dpi=dpi, **options)
     return out.getvalue()

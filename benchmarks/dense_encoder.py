@@ -78,7 +78,7 @@ def main() -> None:
     args = parser.parse_args()
     count, out = cut(args.data, args.work / "corpus"), args.work / "run"
     settings = {
-        "model": args.model, "image_size": args.size, "batch_size": 64, "lr": 5e-4, "samples_seen": args.samples,
+        "model": args.model, "image_size": args.size, "batch_size": 64, "lr": 1e-3, "samples_seen": args.samples,
         "workers": 0, "data": [str(args.work / "corpus")], "out": out,
     }  # fmt: skip
     pretrain(PretrainConfig.build(settings), resume=(out / "checkpoints").exists(), quiet=True)

@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from selectivemae.core.errors import ConfigError
 from selectivemae.models.mae import MAE
-from selectivemae.models.masked import IMAGENET_MEAN, IMAGENET_STD, MaskedAutoencoder, MaskedConfig, initialise
+from selectivemae.models.masked import IMAGENET_MEAN, IMAGENET_STD, MaskedAutoencoder, MaskedConfig, ResidualInit, initialise
 from selectivemae.models.selective_mae import SelectionConfig, SelectiveMAE
 from selectivemae.models.vit import architecture
 from selectivemae.ops.phases import ORDERS, check_boundaries
@@ -49,13 +49,15 @@ def create_model(
     decoder_depth: int | None = None,
     self_attention: bool = False,
     norm_pix: bool = True,
+    residual_init: ResidualInit = "xavier",
     seed: int = 0,
 ) -> MaskedAutoencoder:
     """A pre-training model with fresh weights that depend on ``seed`` alone.
 
     ``name`` is ``vit_tiny|small|base|large|huge_patchP``; ``image_size`` a side or (height, width) in pixels that
     the patch divides. Options left None take the method's published values (``METHOD_DEFAULTS``). Those of
-    selection are SelectiveMAE's and have no effect on MAE, which masks at random. Raises ConfigError for unknown
+    selection are SelectiveMAE's and have no effect on MAE, which masks at random. ``residual_init`` is the published
+    "xavier", or "zero" (``initialise``). Raises ConfigError for unknown
     names, sizes that do not fit and ratios that leave no seed or target.
     """
     _one_of(method, get_args(Method), "method")
@@ -63,6 +65,7 @@ def create_model(
     _one_of(target_richness, MEASURES, "target richness")
     _one_of(richness_mode, ("sample", "topk"), "richness mode")
     _one_of(order, ORDERS, "order")
+    _one_of(residual_init, get_args(ResidualInit), "residual init")
     if boundaries is not None:
         check_boundaries(order, boundaries)
     if temperature <= 0:
@@ -89,5 +92,5 @@ def create_model(
     else:
         selection = SelectionConfig(richness, target_richness, richness_mode, temperature, order, boundaries)
         model = SelectiveMAE(config, selection, self_attention)
-    initialise(model, seed)
+    initialise(model, seed, residual_init)
     return model

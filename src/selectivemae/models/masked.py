@@ -6,7 +6,7 @@ D decoder width. Parameter names are those of the public MAE-family checkpoints,
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+ResidualInit = Literal["xavier", "zero"]
 Grid = tuple[int, int] | None  # (rows, columns) of patches; None: the model's own
 
 
@@ -211,9 +212,12 @@ def _at(name: str, grid: Grid) -> str:
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, seed: int) -> None:
+def initialise(model: nn.Module, seed: int, residual_init: ResidualInit = "xavier") -> None:
     """Fill a model's parameters from ``seed`` alone: xavier-uniform for linear maps and the patch embedding (as a
-    matrix), zeros for biases, ones for norms, N(0, 0.02) for tokens (method.md, section 1)."""
+    matrix), zeros for biases, ones for norms, N(0, 0.02) for tokens (method.md, section 1).
+
+    ``residual_init`` "zero" sets the last map of every residual branch to zero, so that each block begins as the
+    identity (Goyal et al., arXiv 1706.02677, section 5.1, of residual networks)."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
@@ -228,3 +232,5 @@ def initialise(model: nn.Module, seed: int) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith(("cls_token", "mask_token")):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
+        elif residual_init == "zero" and name.endswith(("attn.proj.weight", "mlp.fc2.weight")):
+            parameter.zero_()

@@ -38,6 +38,9 @@ class PretrainConfig(Settings):
     decoder_depth: Count | None = Field(default=None, description="Blocks of the decoder (selectivemae 12, mae 8)")
     self_attention: bool = Field(default=False, description="Self-attention among queries in SelectiveMAE's decoder")
     norm_pix: bool = Field(default=True, description="Rebuild patches normalised by their own mean and deviation")
+    residual_init: Literal["zero", "xavier"] = Field(
+        default="zero", description="Fresh last maps of residual branches: zero, or xavier as published"
+    )
     init: str | None = Field(default=None, description="Weights to begin with (any MAE-style file)")
     # selection
     mask_ratio: Fraction | None = Field(default=None, description="Share not seen (selectivemae 0.85, mae 0.75)")

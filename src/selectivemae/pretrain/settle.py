@@ -78,6 +78,7 @@ def model_arguments(config: PretrainConfig) -> dict[str, Any]:
         "decoder_depth": config.decoder_depth,
         "self_attention": config.self_attention,
         "norm_pix": config.norm_pix,
+        "residual_init": config.residual_init,
         "seed": config.seed,
     }
 

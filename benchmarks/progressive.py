@@ -72,7 +72,7 @@ def main() -> None:
     for name, how in variants(args.size, args.patch, args.depth).items():
         common: dict[str, object] = {
             "model": f"{args.model}_patch{args.patch}", "image_size": args.size, "decoder_depth": args.depth,
-            "batch_size": args.batch, "lr": 5e-4, "samples_seen": args.samples, "workers": 0, "picture_every": 0,
+            "batch_size": args.batch, "lr": 1e-3, "samples_seen": args.samples, "workers": 0, "picture_every": 0,
         }  # fmt: skip
         found = [
             run(

@@ -1,6 +1,7 @@
 """Models by name: sizes, seeds, initialisation, and what is refused."""
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from selectivemae.core.errors import ConfigError
 from selectivemae.models.create import create_model
 from selectivemae.models.vit import SIZES, architecture
+from selectivemae.ops.patches import patchify
 
 
 def small(**options) -> torch.nn.Module:
@@ -39,6 +41,23 @@ def test_making_a_model_leaves_the_global_generator_alone_in_effect() -> None:
             bound = math.sqrt(6 / sum(matrix.shape))  # Glorot & Bengio 2010
             assert matrix.abs().max().item() <= bound
             assert matrix.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+
+
+@pytest.mark.parametrize("method", ["selectivemae", "mae"])
+def test_blocks_may_begin_as_the_identity(method: Literal["selectivemae", "mae"]) -> None:
+    """With zeros at the end of every residual branch the latent is the norm of what was embedded, a patch is foretold
+    from its own position alone, and all else is as without."""
+    plain, model = small(method=method), small(method=method, residual_init="zero")
+    images, key = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 2])
+    visible, targets = model.select(images, key, 0.5)
+    latent = model.encode(images, visible)
+    tokens = model.embed(patchify(images, 16), visible)
+    torch.testing.assert_close(latent, model.norm(torch.cat((model.cls_token.expand(2, -1, -1), tokens), dim=1)))
+    foretold = model.reconstruct(latent, targets, visible)
+    torch.testing.assert_close(foretold, model.reconstruct(torch.zeros_like(latent), targets, visible))
+    other = plain.state_dict()
+    differing = {k for k, v in model.state_dict().items() if not torch.equal(v, other[k])}
+    assert differing and all(not model.state_dict()[k].any() for k in differing)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from selectivemae.models.heads import rpn
+from selectivemae.models.heads.oriented_rcnn import OrientedRCNN, OrientedRPN
 from selectivemae.ops import boxes as ops
 
 
@@ -125,3 +126,20 @@ def test_proposals_equal_loops():
                 kept += of_level
             kept = sorted(kept, key=lambda row: -row[0])[:30]
             assert torch.allclose(found[i], torch.stack([b for _, b in kept]))
+
+
+def test_rotated_proposals_beyond_the_border_are_for_training_alone():
+    """Midpoint deltas (dx, dy in units of the anchor) that move anchors off the image: asked, none of these is left."""
+    head = OrientedRPN(8, [8], OrientedRCNN.proposal_rules)
+    anchors = [rpn.level_anchors(8, 8, 8, torch.device("cpu"))]
+    generator = torch.Generator().manual_seed(0)
+    logits, deltas = [torch.randn(1, 192, generator=generator)], [torch.randn(1, 192, 6, generator=generator)]
+    size = (50, 60)
+
+    def outside(training: bool) -> tuple[int, int]:
+        (found,) = head.train(training).proposals(logits, deltas, anchors, [size])
+        x, y = found[:, 0], found[:, 1]
+        return int(((x < 0) | (x > size[1]) | (y < 0) | (y > size[0])).sum()), len(found)
+
+    assert outside(True)[0] > 20
+    assert outside(False)[0] == 0 < outside(False)[1]

@@ -29,9 +29,14 @@ class OrientedRPN(RPN):
         """Proposals (N, 5), not clipped: what crosses the border keeps its shape."""
         return rotated.decode_midpoint(anchors, deltas)
 
-    def has_area(self, boxes: Tensor) -> Tensor:
-        """Which proposals (N,) have positive sides."""
-        return (boxes[:, 2:4] > 0).all(dim=1)
+    def usable(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """Which proposals (N,) have positive sides, and outside training a centre inside the image: beyond it there is
+        nothing to pool, and the head would move what it makes of nothing to the border."""
+        good = (boxes[:, 2:4] > 0).all(dim=1)
+        if self.training:
+            return good
+        x, y = boxes[:, 0], boxes[:, 1]
+        return good & (x >= 0) & (x <= size[1]) & (y >= 0) & (y <= size[0])
 
 
 class OrientedRoIHead(RoIHead):

@@ -75,8 +75,8 @@ class RPN(nn.Module):
         """Proposals from anchors (N, 4) and deltas (N, K) in an image of (height, width)."""
         return ops.clip(ops.decode(anchors, deltas), *size)
 
-    def has_area(self, boxes: Tensor) -> Tensor:
-        """Which proposals (N,) have positive sides."""
+    def usable(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """Which proposals (N,) in an image of (height, width) have positive sides."""
         return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
 
     @torch.no_grad()
@@ -91,7 +91,7 @@ class RPN(nn.Module):
             for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
                 score, best = logit[i].topk(min(limit, logit.shape[1]))
                 box = self.decode(anchor[best], delta[i, best], size)
-                good = self.has_area(box)
+                good = self.usable(box, size)
                 scores.append(score[good])
                 boxes.append(box[good])
                 levels.append(torch.full_like(score[good], level, dtype=torch.int64))

@@ -36,7 +36,7 @@ def fine_tune(
     """OA in percent, and seconds."""
     settings = {"weights": weights.format(seed=seed), "data": data, "out": out, "seed": seed, "split_seed": seed}
     settings |= LIGHT | {"epochs": epochs, "warmup_epochs": epochs / 20, "batch_size": args.batch_size}
-    settings |= {"image_size": args.size, "lr": args.lr, "layer_decay": DECAY, "workers": 0, "eval_every": 1000.0}
+    settings |= {"image_size": args.size, "lr": args.lr, "layer_decay": DECAY, "workers": 0, "eval_every": 1000.0, "precision": "bf16"}
     result = finetune_classify(ClassifyConfig.build(settings), resume=True, quiet=True)
     return result.oa, result.runs[0].seconds
 
@@ -109,7 +109,7 @@ def main() -> None:
     note = (
         f"{args.architecture} at {args.size} px. Fine-tuning: batches of {args.batch_size}, "
         f"learning rate {args.lr:g}, layer decay {DECAY}, crops and mirroring alone, mean of the "
-        f"patch tokens, and else the published recipe. "
+        f"patch tokens, bf16, and else the published recipe. "
         f"Percent on the test part, mean ± "
         f"deviation over seeds {', '.join(map(str, args.seeds))}; training / test images: {'; '.join(about)}."
     )

@@ -36,7 +36,14 @@ def fine_tune(
     """OA in percent, and seconds."""
     settings = {"weights": weights.format(seed=seed), "data": data, "out": out, "seed": seed, "split_seed": seed}
     settings |= LIGHT | {"epochs": epochs, "warmup_epochs": epochs / 20, "batch_size": args.batch_size}
-    settings |= {"image_size": args.size, "lr": args.lr, "layer_decay": DECAY, "workers": 0, "eval_every": 1000.0, "precision": "bf16"}
+    settings |= {
+        "image_size": args.size,
+        "lr": args.lr,
+        "layer_decay": DECAY,
+        "workers": 0,
+        "eval_every": 1000.0,
+        "precision": "bf16",
+    }
     result = finetune_classify(ClassifyConfig.build(settings), resume=True, quiet=True)
     return result.oa, result.runs[0].seconds
 

@@ -4,7 +4,14 @@ from typing import Literal, get_args
 
 from selectivemae.core.errors import ConfigError
 from selectivemae.models.mae import MAE
-from selectivemae.models.masked import IMAGENET_MEAN, IMAGENET_STD, MaskedAutoencoder, MaskedConfig, ResidualInit, initialise
+from selectivemae.models.masked import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MaskedAutoencoder,
+    MaskedConfig,
+    ResidualInit,
+    initialise,
+)
 from selectivemae.models.selective_mae import SelectionConfig, SelectiveMAE
 from selectivemae.models.vit import architecture
 from selectivemae.ops.phases import ORDERS, check_boundaries

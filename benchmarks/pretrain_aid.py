@@ -145,8 +145,8 @@ def main() -> None:
     note = (
         f"{COMMON['model']} at {args.size} px, batch {COMMON['batch_size']}, learning rate {COMMON['lr']:g} "
         f"({FAST['lr']:g} for default and mae-fast); pre-trained on the training part of AID (1,800 images of "
-        "150 x 150, 30 classes), probed on its test part (720): standardised features, mean of the patch tokens. One standard "
-        "error of an accuracy is 1.8 points."
+        "150 x 150, 30 classes), probed on its test part (720): standardised features, mean of the patch tokens. "
+        "One standard error of an accuracy is 1.8 points."
     )
     tables = [summary(figures)] if len(args.seeds) > 1 else []
     about = "Mean and deviation over the seeds; differences with 95 % intervals (paired by seed, Student's t)."

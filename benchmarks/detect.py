@@ -140,9 +140,7 @@ def overfit(arguments: argparse.Namespace, out: Path) -> str:
                 f"{one.minutes:.1f}",
             ]
         )
-    return "## By heart\n\n" + markdown(
-        ["set", "task", "canvas, px", "images", "epochs", "steps", "figure", "value, %", "minutes"], rows
-    )
+    return markdown(["set", "task", "canvas, px", "images", "epochs", "steps", "figure", "value, %", "minutes"], rows)
 
 
 def learn(arguments: argparse.Namespace, out: Path) -> str:
@@ -170,7 +168,7 @@ def learn(arguments: argparse.Namespace, out: Path) -> str:
             seeds, minutes = " ".join(f"{run.value:.1f}" for run in runs), f"{sum(run.minutes for run in runs):.0f}"
             rows.append([name, task, label, runs[0].canvas, runs[0].steps, runs[0].metric, shown, seeds, minutes])
     head = ["set", "task", "encoder", "canvas, px", "steps", "figure", "value on val, %", "seeds", "minutes"]
-    return "## On the sets' own train and val parts\n\n" + markdown(head, rows)
+    return markdown(head, rows)
 
 
 def main() -> None:
@@ -191,12 +189,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         out = arguments.out or Path(temporary)
         parts = {"overfit": overfit, "learn": learn}
-        blocks = [parts[name](arguments, out) for name in parts if name in arguments.only]
+        tables = {name: parts[name](arguments, out) for name in parts if name in arguments.only}
     size = f"rate {arguments.lr:g}, neck 64, head 256, bf16"
     compared = "; ".join(f"{name} is {text}" for name, text in DEFINITIONS.items() if "published" in text)
-    batches = f"batches of 2 by heart, of {BATCH} on the parts, {arguments.seeds} seeds"
-    about = f"{arguments.model}, {size}; {batches}. {compared}."
-    write("detect", "Detection on real imagery", "benchmarks/detect.py", about, *blocks)
+    batches = {"overfit": "batches of 2", "learn": f"batches of {BATCH}, {arguments.seeds} seeds"}
+    titles = {"overfit": "a few images by heart", "learn": "encoders on the sets' own train and val parts"}
+    for name, table in tables.items():
+        about = f"{arguments.model}, {size}; {batches[name]}. {compared}."
+        write(f"detect_{name}", f"Detection on real imagery: {titles[name]}", "benchmarks/detect.py", about, table)
 
 
 if __name__ == "__main__":

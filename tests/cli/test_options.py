@@ -29,7 +29,7 @@ OPTIONS = {
     "pretrain": f"""
         {COMMON} recipe resume overwrite dry-run
         data data-root out
-        model method image-size patch-size channels decoder-depth self-attention norm-pix init
+        model method image-size patch-size channels decoder-depth self-attention norm-pix residual-init init
         mask-ratio reconstruction-ratio richness target-richness richness-mode temperature order phase-boundaries
         early-sizes early-share compile
         epochs samples-seen minutes batch-size micro-batch

@@ -38,6 +38,24 @@ def _one_of(value: str | None, known: object, what: str) -> None:
         raise ConfigError(f"unknown {what} {value!r} (known: {', '.join(names)})")
 
 
+def _check_selection(
+    richness: str,
+    target_richness: str | None,
+    mode: str,
+    temperature: float,
+    order: str,
+    boundaries: tuple[float, ...] | None,
+) -> None:
+    _one_of(richness, MEASURES, "richness")
+    _one_of(target_richness, MEASURES, "target richness")
+    _one_of(mode, ("sample", "topk"), "richness mode")
+    _one_of(order, ORDERS, "order")
+    if boundaries is not None:
+        check_boundaries(order, boundaries)
+    if temperature <= 0:
+        raise ConfigError(f"temperature must be above 0, got {temperature}")
+
+
 def create_model(
     name: str,
     method: Method = "selectivemae",
@@ -68,15 +86,8 @@ def create_model(
     names, sizes that do not fit and ratios that leave no seed or target.
     """
     _one_of(method, get_args(Method), "method")
-    _one_of(richness, MEASURES, "richness")
-    _one_of(target_richness, MEASURES, "target richness")
-    _one_of(richness_mode, ("sample", "topk"), "richness mode")
-    _one_of(order, ORDERS, "order")
     _one_of(residual_init, get_args(ResidualInit), "residual init")
-    if boundaries is not None:
-        check_boundaries(order, boundaries)
-    if temperature <= 0:
-        raise ConfigError(f"temperature must be above 0, got {temperature}")
+    _check_selection(richness, target_richness, richness_mode, temperature, order, boundaries)
     if method == "mae" and reconstruction_ratio is not None:
         raise ConfigError("MAE rebuilds every masked patch: it takes no reconstruction ratio")
     mask, rebuild, depth = METHOD_DEFAULTS[method]

@@ -7,7 +7,6 @@ Vetterli 2007), over the patches of all images together.
 """
 
 import argparse
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from selectivemae.data.reading import read_images
 from selectivemae.data.stores import open_store
 from selectivemae.models.features import Taps
 from selectivemae.tasks.common import normalise
-from selectivemae.weights.info import EncoderInfo
+from selectivemae.weights.export import info_of
 from selectivemae.weights.load import load_encoder
 
 
@@ -44,12 +43,9 @@ def main() -> None:
     rows, head = [], ["encoder"]
     for name, weights in (one.split("=", 1) for one in args.weights):
         encoder = load_encoder(weights, image_size=args.size).eval()
-        about = cast(Any, encoder).pretrained_cfg
-        size = (args.size, args.size)
-        info = EncoderInfo(about["architecture"], size, 3, tuple(about["mean"]), tuple(about["std"]))
         taps = Taps(encoder)
         with torch.inference_mode():
-            maps = taps(normalise(images, info))
+            maps = taps(normalise(images, info_of(encoder, weights)))
         tokens = [m.flatten(2).transpose(1, 2).flatten(0, 1) for m in maps]
         rows.append([name, *(f"{t.square().mean().sqrt():.1f} / {effective_rank(t):.1f}" for t in tokens)])
         head = ["encoder", *(f"block {i + 1}" for i in taps.indices)]

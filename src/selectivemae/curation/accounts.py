@@ -20,8 +20,8 @@ import pyarrow as pa
 from selectivemae.core.files import atomic_write
 from selectivemae.curation import tables
 from selectivemae.curation.engine import Quarantined
-from selectivemae.curation.read import Chunk
-from selectivemae.curation.spool import Spool
+from selectivemae.curation.read import Chunk, member_id
+from selectivemae.curation.spool import Spool, places
 from selectivemae.data.stores import open_store
 
 QUARANTINE = "quarantine.jsonl"
@@ -30,14 +30,15 @@ WORK = "work.json"
 
 def write_overlap(path: Path, spool: Spool, pairs: pa.Table, generation: int) -> None:
     """Put a generation's pairs (tables.PAIRS: evaluation image left, image of a source right) beside the earlier."""
-    number = {identity: row for row, identity in enumerate(spool.rows.column("id").to_pylist())} if len(pairs) else {}
+    found = pairs.to_pylist()
+    number = places(spool.rows.column("id"), (pair[side] for pair in found for side in ("left", "right")))
     columns = spool.rows.select(["source", "container", "member"])
 
     def named(identity: bytes) -> dict[str, Any]:
         return columns.slice(number[identity], 1).to_pylist()[0]
 
     rows = []
-    for pair in pairs.to_pylist():
+    for pair in found:
         image, twin = named(pair["left"]), named(pair["right"])
         rows.append(
             {name: pair.get(name) for name in tables.OVERLAP.names}
@@ -63,7 +64,7 @@ def write_quarantine(path: Path, generation: int, found: list[Quarantined], chun
     lines = [line for line in lines if line["generation"] < generation]
     for one in found:
         chunk = chunks[one.task]
-        member = open_store(chunk.path).id(one.member).removeprefix(f"{Path(chunk.path).name}/")
+        member = member_id(open_store(chunk.path), chunk.path, one.member)
         lines.append(
             {
                 "generation": generation,
@@ -78,12 +79,17 @@ def write_quarantine(path: Path, generation: int, found: list[Quarantined], chun
         atomic_write(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
+def _processor_seconds() -> float:
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in usage)
+
+
 @dataclass(frozen=True)
 class Clock:
     """Wall and processor time from when it is made."""
 
     began: float = field(default_factory=time.monotonic)
-    spent: float = field(default_factory=lambda: _processor_seconds())
+    spent: float = field(default_factory=_processor_seconds)
 
     def seconds(self) -> float:
         """Seconds since."""
@@ -92,11 +98,6 @@ class Clock:
     def processor_seconds(self) -> float:
         """Seconds of processors since, of this process and those workers of this machine that have ended."""
         return _processor_seconds() - self.spent
-
-
-def _processor_seconds() -> float:
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in usage)
 
 
 def write_work(generation: Path, clock: Clock, **more: Any) -> None:

@@ -128,7 +128,7 @@ def read_chunk(chunk: Chunk, folder: Path, mark: Mark) -> Counts:
 
 def _read_members(spool: _Spool, chunk: Chunk, store: Store, mark: Mark) -> None:
     for number in chunk.members:
-        member = store.id(number).removeprefix(f"{Path(chunk.path).name}/")
+        member = member_id(store, chunk.path, number)
         if number in chunk.skip:
             _drop_file(spool, chunk, member, Verdict(chunk.skip[number]), "its worker died twice")
             continue
@@ -146,7 +146,7 @@ def _read_member(spool: _Spool, chunk: Chunk, store: Store, number: int, member:
     tiles, dropped, end = len(spool.tiles), len(spool.dropped), spool.images.tell()
     digest = None
     try:
-        data = _bytes(store, number)
+        data = content(store, number)
         digest = bytes.fromhex(file_sha256(data)) if isinstance(data, Path) else hashlib.sha256(data).digest()
         source = chunk.source.for_member(member, partial(fields, store, number))
         chunk = replace(chunk, source=source)
@@ -174,7 +174,12 @@ def _why(error: Exception) -> tuple[str, str]:
     return "oom" if isinstance(error, MemoryError) else "undecodable", f"{type(error).__name__}: {words}"
 
 
-def _bytes(store: Store, number: int) -> bytes | Path:
+def member_id(store: Store, path: str, number: int) -> str:
+    """A member's name inside its container, which lies at ``path``."""
+    return store.id(number).removeprefix(f"{Path(path).name}/")
+
+
+def content(store: Store, number: int) -> bytes | Path:
     """A member's bytes; for a raster in a folder its path, so that a large one is not read at once."""
     if isinstance(store, FolderStore):
         path = store.path(number)

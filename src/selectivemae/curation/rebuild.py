@@ -26,7 +26,7 @@ from selectivemae.curation.read import read_chunk
 from selectivemae.curation.run import CONFIG, WORK
 from selectivemae.curation.scan import scan
 from selectivemae.curation.sources import Source, Sources
-from selectivemae.curation.spool import Spool, open_spool
+from selectivemae.curation.spool import Spool, open_spool, places
 
 _ABSENT = ("shard", "generation", "key", "crc32c")  # of a plan
 _CHUNK = pa.field("chunk", pa.string())
@@ -132,7 +132,7 @@ def _matched(folder: Path, spool: Spool) -> dict[int, list[dict[str, Any]]]:
     """Rows for each shard of a generation, in the recipe's order, with the places of their images in the spool.
     DataError for the first that is missing or another picture."""
     wanted = manifest([folder]).to_pylist()
-    number = {identity: row for row, identity in enumerate(spool.rows.column("id").to_pylist())}
+    number = places(spool.rows.column("id"), (row["id"] for row in wanted))
     out: dict[int, list[dict[str, Any]]] = {}
     for row in wanted:
         place = f"{row['source']}: {row['container']}/{row['member']}"

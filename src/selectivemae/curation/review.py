@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
 from selectivemae.curation import tables
 from selectivemae.curation.decide import Decision, Old
 from selectivemae.curation.hashes import orient
-from selectivemae.curation.spool import Spool
+from selectivemae.curation.spool import Spool, places
 from selectivemae.curation.tiles import key
 
 SIDE = 224
@@ -44,9 +43,8 @@ class _Known:
     def __init__(self, spool: Spool, old: Old | None, ids: set[bytes]) -> None:
         self.spool = spool
         self.old = old
-        wanted = pa.array(sorted(ids), pa.binary(16))
-        self.new = _found(spool.rows.column("id"), wanted)
-        self.before = _found(old.ids, wanted) if old is not None else {}
+        self.new = places(spool.rows.column("id"), ids)
+        self.before = places(old.ids, ids) if old is not None else {}
 
     def names(self, identity: bytes) -> tuple[str, str]:
         """The key of a tile, and where it comes from in words."""
@@ -67,12 +65,6 @@ class _Known:
 
     def _row(self, identity: bytes) -> dict[str, Any]:
         return self.spool.rows.slice(self.new[identity], 1).to_pylist()[0]
-
-
-def _found(column: pa.ChunkedArray, wanted: pa.Array) -> dict[bytes, int]:
-    place = pc.call_function("index_in", [wanted], pc.SetLookupOptions(value_set=column.combine_chunks()))
-    pairs = zip(wanted.to_pylist(), place.to_pylist(), strict=True)
-    return {identity: number for identity, number in pairs if number is not None}
 
 
 def _row(pair: dict[str, Any], known: _Known, dropped: set[bytes]) -> dict[str, Any]:

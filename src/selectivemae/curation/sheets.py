@@ -20,15 +20,14 @@ from PIL import Image
 from selectivemae.core.errors import DecodeError, StoreError
 from selectivemae.curation import tables
 from selectivemae.curation.engine import run_stage
-from selectivemae.curation.read import SECONDS, Chunk
+from selectivemae.curation.read import SECONDS, Chunk, content, member_id
 from selectivemae.curation.scene import open_scene
 from selectivemae.curation.slice import Window
 from selectivemae.curation.sources import Source
-from selectivemae.curation.spool import Spool
+from selectivemae.curation.spool import Spool, places
 from selectivemae.curation.tasks import Counts, Executor, Mark
-from selectivemae.data.stores import open_store
+from selectivemae.data.stores import Store, open_store
 from selectivemae.data.stores.fields import fields
-from selectivemae.data.stores.folder import FolderStore
 
 SHOWN = 24  # of each reason
 _SIDE = 128
@@ -67,16 +66,18 @@ def _copies(dropped: pa.Table, spool: Spool) -> list[dict[str, Any]]:
     """Of each kind of copy those of the lowest correlation, which stands as their ``value``."""
     words = np.array(dropped.column("reason").to_pylist(), object)
     likeness = dropped.column("ncc").to_numpy(zero_copy_only=False)
-    ids = spool.rows.column("id").combine_chunks()
-    out = []
+    chosen: list[dict[str, Any]] = []
     for reason in _COPIES:
         mine = np.flatnonzero(words == reason)
         mine = mine[np.argsort(likeness[mine], kind="stable")[:SHOWN]]
-        for row in dropped.take(pa.array(mine)).to_pylist():
-            place = pc.call_function("index_in", [pa.array([row["id"]], ids.type)], pc.SetLookupOptions(value_set=ids))
-            found = {name: row[name] for name in tables.SHEET.names if name != "image"} | {"value": row["ncc"]}
-            out.append(found | {"image": small(spool.picture(place[0].as_py()))})
-    return out
+        chosen += dropped.take(pa.array(mine)).to_pylist()
+    number = places(spool.rows.column("id"), (row["id"] for row in chosen))
+    return [_shown(row, small(spool.picture(number[row["id"]]))) | {"value": row["ncc"]} for row in chosen]
+
+
+def _shown(row: dict[str, Any], image: bytes) -> dict[str, Any]:
+    """A row of ``tables.SHEET`` from one of ``dropped``."""
+    return {name: row[name] for name in tables.SHEET.names if name != "image"} | {"image": image}
 
 
 def nearest(dropped: pa.Table) -> list[dict[str, Any]]:
@@ -98,24 +99,22 @@ def read_pictures(task: SheetTask, folder: Path, mark: Mark) -> Counts:
     """Job of the engine: a small picture of each of the task's rows."""
     store = open_store(task.path)
     wanted = {row["member"] for row in task.rows}
-    prefix = f"{Path(task.path).name}/"
-    number = {name: i for i in range(len(store)) if (name := store.id(i).removeprefix(prefix)) in wanted}
+    number = {name: i for i in range(len(store)) if (name := member_id(store, task.path, i)) in wanted}
     found = []
     for row in task.rows:
         mark(number[row["member"]], SECONDS)
         picture = _picture(task.source, store, number[row["member"]], row)
         if picture is not None:
-            found.append({name: row[name] for name in tables.SHEET.names if name != "image"} | {"image": picture})
+            found.append(_shown(row, picture))
     tables.write(folder / f"{task.name}.parquet", tables.table(found, tables.SHEET))
     return {"pictures": len(found)}
 
 
-def _picture(source: Source, store: Any, number: int, row: dict[str, Any]) -> bytes | None:
+def _picture(source: Source, store: Store, number: int, row: dict[str, Any]) -> bytes | None:
     """The window of a row as a small JPEG; None where it is too large, or has changed on the disk since."""
     try:
         here = source.for_member(row["member"], partial(fields, store, number))
-        data = store.path(number) if isinstance(store, FolderStore) else store[number]
-        with open_scene(data, here) as scene:
+        with open_scene(content(store, number), here) as scene:
             window = Window(*(row[f"win_{side}"] for side in "xywh"))
             if not window.w:
                 window = Window(0, 0, scene.width, scene.height)

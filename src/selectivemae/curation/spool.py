@@ -3,6 +3,7 @@
 Nothing depends on how members were cut into chunks: rows are sorted by id before anything is decided.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,14 @@ class Spool:
 
 
 _SHAPES = {"h64": (8,), "h256": (8, 4), "thumbs": (64, 64)}
+
+
+def places(ids: pa.ChunkedArray, wanted: Iterable[bytes]) -> dict[bytes, int]:
+    """The rows of a column of ids in which those ``wanted`` stand that are there at all."""
+    asked = pa.array(sorted(set(wanted)), pa.binary(16))
+    found = pc.call_function("index_in", [asked], pc.SetLookupOptions(value_set=ids.combine_chunks()))
+    pairs = zip(asked.to_pylist(), found.to_pylist(), strict=True)
+    return {identity: row for identity, row in pairs if row is not None}
 
 
 def open_spool(folder: Path, names: list[str]) -> Spool:

@@ -38,22 +38,15 @@ def _one_of(value: str | None, known: object, what: str) -> None:
         raise ConfigError(f"unknown {what} {value!r} (known: {', '.join(names)})")
 
 
-def _check_selection(
-    richness: str,
-    target_richness: str | None,
-    mode: str,
-    temperature: float,
-    order: str,
-    boundaries: tuple[float, ...] | None,
-) -> None:
-    _one_of(richness, MEASURES, "richness")
-    _one_of(target_richness, MEASURES, "target richness")
-    _one_of(mode, ("sample", "topk"), "richness mode")
-    _one_of(order, ORDERS, "order")
-    if boundaries is not None:
-        check_boundaries(order, boundaries)
-    if temperature <= 0:
-        raise ConfigError(f"temperature must be above 0, got {temperature}")
+def _check_selection(selection: SelectionConfig) -> None:
+    _one_of(selection.richness, MEASURES, "richness")
+    _one_of(selection.target_richness, MEASURES, "target richness")
+    _one_of(selection.mode, ("sample", "topk"), "richness mode")
+    _one_of(selection.order, ORDERS, "order")
+    if selection.boundaries is not None:
+        check_boundaries(selection.order, selection.boundaries)
+    if selection.temperature <= 0:
+        raise ConfigError(f"temperature must be above 0, got {selection.temperature}")
 
 
 def create_model(
@@ -82,12 +75,13 @@ def create_model(
     ``name`` is ``vit_tiny|small|base|large|huge_patchP``; ``image_size`` a side or (height, width) in pixels that
     the patch divides. Options left None take the method's published values (``METHOD_DEFAULTS``). Those of
     selection are SelectiveMAE's and have no effect on MAE, which masks at random. ``residual_init`` is the published
-    "xavier", or "zero" (``initialise``). Raises ConfigError for unknown
-    names, sizes that do not fit and ratios that leave no seed or target.
+    "xavier", or "zero" (``initialise``). Raises ConfigError for unknown names, sizes that do not fit and ratios that
+    leave no seed or target.
     """
     _one_of(method, get_args(Method), "method")
     _one_of(residual_init, get_args(ResidualInit), "residual init")
-    _check_selection(richness, target_richness, richness_mode, temperature, order, boundaries)
+    selection = SelectionConfig(richness, target_richness, richness_mode, temperature, order, boundaries)
+    _check_selection(selection)
     if method == "mae" and reconstruction_ratio is not None:
         raise ConfigError("MAE rebuilds every masked patch: it takes no reconstruction ratio")
     mask, rebuild, depth = METHOD_DEFAULTS[method]
@@ -108,7 +102,6 @@ def create_model(
     if method == "mae":
         model: MaskedAutoencoder = MAE(config)
     else:
-        selection = SelectionConfig(richness, target_richness, richness_mode, temperature, order, boundaries)
         model = SelectiveMAE(config, selection, self_attention)
     initialise(model, seed, residual_init)
     return model

@@ -54,7 +54,7 @@ def render_corpus(folder: Path, figures: dict[str, Any]) -> str:
     """The page as HTML."""
     generations = [folder / f"g{number:04d}" for number in range(1, figures["generations"] + 1)]
     groups = figures["groups"]
-    images = group_pictures(folder, generations, [group["key"] for group in groups])
+    images = group_pictures(generations, [group["key"] for group in groups])
     months = figures["months"]
     return fill(
         "corpus.html",
@@ -65,7 +65,7 @@ def render_corpus(folder: Path, figures: dict[str, Any]) -> str:
         time=data_uri(time_plot(months), "png") if months else "",
         groups=[group | {"image": images.get(group["key"])} for group in groups],
         sheets=contact_sheets(folder, generations),
-        images=samples(folder, generations, figures["samples"]),
+        images=samples(generations, figures["samples"]),
         uri=lambda image: data_uri(image, "jpeg"),
     )
 

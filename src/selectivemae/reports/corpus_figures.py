@@ -69,7 +69,7 @@ def corpus_figures(folder: Path) -> dict[str, Any]:
             "licences": _licences(entries, kept.sources),
             "work": _work(folder, entries),
             "difference": _difference(entries, kept),
-            "channels": _channels(folder, generations, kept.count),
+            "channels": _channels(generations, kept.count),
             "audit": _audit(folder),
         }
     except (OSError, ValueError, KeyError, pa.ArrowException) as e:
@@ -283,11 +283,11 @@ def _difference(entries: list[dict[str, Any]], kept: _Kept) -> dict[str, Any] | 
     }
 
 
-def _channels(folder: Path, generations: list[Path], count: int) -> dict[str, Any] | None:
+def _channels(generations: list[Path], count: int) -> dict[str, Any] | None:
     """Mean and standard deviation of red, green and blue (0 to 1), from images spread evenly over the corpus."""
     total, square, pixels, used = np.zeros(3), np.zeros(3), 0, 0
     wanted = np.unique(np.linspace(0, count - 1, min(MEASURED, count)).round().astype(np.int64))
-    for _, data in pictures(folder, generations, wanted):
+    for _, _, data in pictures(generations, wanted):
         try:
             values = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).reshape(-1, 3)
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
@@ -303,25 +303,21 @@ def _channels(folder: Path, generations: list[Path], count: int) -> dict[str, An
     return {"mean": (mean / 255).round(4).tolist(), "std": (std / 255).round(4).tolist(), "images": used}
 
 
-def pictures(folder: Path, generations: list[Path], places: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """Key and encoded bytes of the images at ``places`` (sorted row numbers of the manifest); those of a corpus that
-    came without its shards are passed over."""
+def pictures(generations: list[Path], places: np.ndarray) -> Iterator[tuple[int, str, bytes]]:
+    """Place, key and encoded bytes of the images at ``places`` (sorted row numbers of the manifest); those of a corpus
+    that came without its shards are passed over."""
     start = 0
     for path in parts(generations, "manifest"):
         generation = path.parent.parent
         for batch in batches([path], ["key", "shard", "offset", "size"]):
             mine = places[(places >= start) & (places < start + batch.num_rows)] - start
+            for place, row in zip((mine + start).tolist(), batch.take(pa.array(mine)).to_pylist(), strict=True):
+                tar = next(generation.glob(f"shards/*/*-{generation.name}-{row['shard']:06d}.tar"), None)
+                if tar is not None:
+                    with tar.open("rb") as file:
+                        file.seek(row["offset"])
+                        yield place, row["key"], file.read(row["size"])
             start += batch.num_rows
-            for row in batch.take(pa.array(mine)).to_pylist():
-                yield from _stored(generation, row)
-
-
-def _stored(generation: Path, row: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
-    tar = next(generation.glob(f"shards/*/*-{generation.name}-{row['shard']:06d}.tar"), None)
-    if tar is not None:
-        with tar.open("rb") as file:
-            file.seek(row["offset"])
-            yield row["key"], file.read(row["size"])
 
 
 def _audit(folder: Path) -> dict[str, Any]:

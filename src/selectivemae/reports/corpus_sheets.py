@@ -59,18 +59,18 @@ def contact_sheets(folder: Path, generations: list[Path]) -> list[Sheet]:
             lost.setdefault(row["reason"], []).append(row)
     rules = _rules(generations)
     near = _nearest(generations, {reason: rules[reason] for reason in lost if reason in rules})
+    small = _small(generations, {place for found in near.values() for _, place, _ in found})
     out = []
     for reason, rows in sorted(lost.items()):
         rows.sort(key=lambda row: (_distance(row), row["id"]))
         shown = [Shown(f"{row['source']}/{row['member']}", _worth(row["value"]), row["image"]) for row in rows[:SHOWN]]
         statistic, threshold = rules.get(reason, (_UNRULED.get(reason, ""), None))
         rule = statistic if threshold is None else f"{statistic}, threshold {threshold:g}"
-        found = near.get(reason, [])
-        values = {place: value for _, place, value in found}
-        kept = []
-        for place in sorted(values, key=lambda place: abs(values[place] - (threshold or 0))):
-            for key, data in pictures(folder, generations, np.array([place])):
-                kept += [Shown(key, _worth(values[place]), image) for image in thumb(data)]
+        kept = [
+            Shown(small[place][0], _worth(value), small[place][1])
+            for _, place, value in near.get(reason, [])
+            if place in small
+        ]
         out.append(Sheet(reason, rule, shown, kept))
     return out
 
@@ -113,20 +113,25 @@ def _nearest(generations: list[Path], rules: dict[str, tuple[str, float]]) -> di
     return found
 
 
-def samples(folder: Path, generations: list[Path], count: int) -> list[Shown]:
+def samples(generations: list[Path], count: int) -> list[Shown]:
     """Images spread evenly over the corpus (its order is already mixed)."""
     places = np.unique(np.linspace(0, count - 1, min(SHOWN, count)).round().astype(np.int64))
-    return [Shown(key, "", image) for key, data in pictures(folder, generations, places) for image in thumb(data)]
+    return [Shown(key, "", image) for key, image in _small(generations, places.tolist()).values()]
 
 
-def group_pictures(folder: Path, generations: list[Path], keys: Iterable[str]) -> dict[str, bytes]:
+def group_pictures(generations: list[Path], keys: Iterable[str]) -> dict[str, bytes]:
     """Small pictures of some images by key."""
     wanted, places, start = set(keys), [], 0
     for batch in batches(parts(generations, "manifest"), ["key"]) if wanted else ():
         places += [start + i for i, key in enumerate(batch.column("key").to_pylist()) if key in wanted]
         start += batch.num_rows
-    found = pictures(folder, generations, np.array(places, np.int64))
-    return {key: image for key, data in found for image in thumb(data)}
+    return dict(_small(generations, places).values())
+
+
+def _small(generations: list[Path], places: Iterable[int]) -> dict[int, tuple[str, bytes]]:
+    """Key and small picture of the images at some rows of the manifest, in one pass over it."""
+    found = pictures(generations, np.array(sorted(places), np.int64))
+    return {place: (key, image) for place, key, data in found for image in thumb(data)}
 
 
 def thumb(data: bytes) -> list[bytes]:

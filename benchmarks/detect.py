@@ -12,6 +12,7 @@ is not trained again.
 """
 
 import argparse
+import itertools
 import json
 import shutil
 import tempfile
@@ -42,6 +43,7 @@ SETS: dict[str, tuple[Any, int]] = {  # task and canvas in pixels
 CONFIGS: dict[str, Any] = {"detect": DetectConfig, "oriented": OrientedConfig}
 BY_HEART = 4  # images
 BATCH = 4  # of training on the parts
+HIGH = 5e-4  # the rate at which fresh weights learn fast
 OBJECTS = (1, 12)  # images with so many objects are taken
 SMALLEST = 25  # of which none is smaller than this part of the image's longer side
 
@@ -59,14 +61,14 @@ class Outcome:
     minutes: float
 
 
-def tune(name: str, arguments: argparse.Namespace, out: Path, **settings: Any) -> Outcome:
+def tune(name: str, rate: float, out: Path, **settings: Any) -> Outcome:
     """One fine-tuning with the settings of this benchmark, unless it is finished."""
     kept = out / "outcome.json"
     task, canvas = SETS[name]
     if not kept.exists():
         epochs, began = settings["epochs"], time.monotonic()
         common = {
-            "image_size": canvas, "neck_width": 64, "head_width": 256, "lr": arguments.lr,
+            "image_size": canvas, "neck_width": 64, "head_width": 256, "lr": rate,
             "milestones": [0.7 * epochs, 0.9 * epochs], "warmup_steps": 20, "eval_every": epochs, "precision": "bf16",
             "device": "cpu", "workers": 0, "keep": 1, "out": str(out),
         }  # fmt: skip
@@ -116,7 +118,7 @@ def overfit(arguments: argparse.Namespace, out: Path) -> str:
         data = few(arguments.data / name, 4 if task == "detect" else 5, out / "few" / name)
         one = tune(
             name,
-            arguments,
+            HIGH,
             out / f"overfit-{name}",
             weights="random:" + arguments.model,
             data=str(data),
@@ -148,14 +150,13 @@ def learn(arguments: argparse.Namespace, out: Path) -> str:
     encoders = {"random": "random:" + arguments.model} | dict(w.split("=", 1) for w in arguments.weights)
     rows = []
     for name in arguments.sets:
-        task, _ = SETS[name]
-        images = len(open_boxes(arguments.data / name, "train", 4 if task == "detect" else 5))
-        for label, weights in encoders.items():
+        images = len(open_boxes(arguments.data / name, "train", 4 if SETS[name][0] == "detect" else 5))
+        for rate, (label, weights) in itertools.product(arguments.lr, encoders.items()):
             runs = [
                 tune(
                     name,
-                    arguments,
-                    out / f"{name}-{label}-{seed}",
+                    rate,
+                    out / f"{name}-{label}-{rate:g}-{arguments.steps}-{seed}",
                     weights=weights,
                     data=str(arguments.data / name),
                     epochs=arguments.steps * BATCH / images,
@@ -166,8 +167,10 @@ def learn(arguments: argparse.Namespace, out: Path) -> str:
             ]
             shown = spread([run.value for run in runs])
             seeds, minutes = " ".join(f"{run.value:.1f}" for run in runs), f"{sum(run.minutes for run in runs):.0f}"
-            rows.append([name, task, label, runs[0].canvas, runs[0].steps, runs[0].metric, shown, seeds, minutes])
-    head = ["set", "task", "encoder", "canvas, px", "steps", "figure", "value on val, %", "seeds", "minutes"]
+            rows.append(
+                [name, f"{rate:g}", label, runs[0].canvas, runs[0].steps, runs[0].metric, shown, seeds, minutes]
+            )
+    head = ["set", "rate", "encoder", "canvas, px", "steps", "figure", "value on val, %", "seeds", "minutes"]
     return markdown(head, rows)
 
 
@@ -182,7 +185,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--overfit-epochs", type=float, default=120)
-    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--lr", type=float, nargs="+", default=[2e-4], help="of training on the parts")
     parser.add_argument("--out", type=Path, default=None, help="keeps the runs (else a temporary folder)")
     arguments = parser.parse_args()
     set_up_logging()
@@ -190,9 +193,9 @@ def main() -> None:
         out = arguments.out or Path(temporary)
         parts = {"overfit": overfit, "learn": learn}
         tables = {name: parts[name](arguments, out) for name in parts if name in arguments.only}
-    size = f"rate {arguments.lr:g}, neck 64, head 256, bf16"
+    size = "neck 64, head 256, bf16"
     compared = "; ".join(f"{name} is {text}" for name, text in DEFINITIONS.items() if "published" in text)
-    batches = {"overfit": "batches of 2", "learn": f"batches of {BATCH}, {arguments.seeds} seeds"}
+    batches = {"overfit": f"batches of 2, rate {HIGH:g}", "learn": f"batches of {BATCH}, {arguments.seeds} seeds"}
     titles = {"overfit": "a few images by heart", "learn": "encoders on the sets' own train and val parts"}
     for name, table in tables.items():
         about = f"{arguments.model}, {size}; {batches[name]}. {compared}."

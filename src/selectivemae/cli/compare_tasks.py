@@ -108,10 +108,12 @@ def probe_scenes(job: Job) -> list[Finding]:
     """kNN and linear probe of the frozen features, percent, one value a seed (of the split, where it is drawn)."""
     from selectivemae.engine.precision import choose_device
     from selectivemae.probing.run import ProbeConfig, probe_encoder
+    from selectivemae.weights.info import EncoderInfo
     from selectivemae.weights.load import load_encoder
 
     config = job.config
-    encoder: Any = load_encoder(job.weights, seed=config.seed)
+    encoder = load_encoder(job.weights, seed=config.seed)
+    info = EncoderInfo.of(encoder)
     images = _images(job)
     seeds = tuple(range(config.seed, config.seed + config.seeds))
     settings = {
@@ -122,15 +124,14 @@ def probe_scenes(job: Job) -> list[Finding]:
         probe_encoder(encoder, ProbeConfig.build(settings, {"seed": seed}), device, job.weights) for seed in seeds
     ]
     first = results[0]
-    side = config.image_size or encoder.pretrained_cfg["input_size"][1]
+    side = config.image_size or info.image_size[0]
     protocol = f"frozen features at {side} px; {first.split}; {first.train} training and {first.test} test images"
     departures = tuple(_other_count(job.dataset, first.train + first.test + first.unreadable))
     kinds = (
         (f"kNN-{first.k}", tuple(r.knn for r in results)),
         ("linear", tuple(r.linear for r in results)),
     )
-    backbone = str(encoder.pretrained_cfg.get("architecture", ""))
-    return [Finding(job.name, backbone, job.task, kind, v, seeds, protocol, departures) for kind, v in kinds]
+    return [Finding(job.name, info.architecture, job.task, kind, v, seeds, protocol, departures) for kind, v in kinds]
 
 
 DIOR_TEST = 11_738  # images

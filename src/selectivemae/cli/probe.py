@@ -1,6 +1,6 @@
 """``selectivemae probe``: how good frozen features are."""
 
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -42,16 +42,16 @@ def run_probe(weights: str, config: ProbeConfig, layout: str | None = None) -> "
     """Load weights and probe them; the baseline of random weights has the same architecture."""
     from selectivemae.engine.precision import choose_device
     from selectivemae.probing.run import probe_encoder
+    from selectivemae.weights.info import EncoderInfo
     from selectivemae.weights.load import load_encoder
 
     encoder = load_encoder(weights, layout=layout)
-    described = cast(Any, encoder).pretrained_cfg
-    name = described.get("architecture", "")
-    size = described["input_size"]
-    fresh = not weights.startswith("random:") and str(name).startswith("vit_")
+    info = EncoderInfo.of(encoder)
+    name = info.architecture
+    fresh = not weights.startswith("random:") and name.startswith("vit_")
 
     def twin():
-        return load_encoder(f"random:{name}", image_size=size[1:], in_chans=size[0], seed=config.seed)
+        return load_encoder(f"random:{name}", image_size=info.image_size, in_chans=info.channels, seed=config.seed)
 
     return probe_encoder(encoder, config, choose_device(config.device), weights, twin if fresh else None)
 

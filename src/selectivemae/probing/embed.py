@@ -30,6 +30,7 @@ from selectivemae.data.stores import Store, open_stores
 from selectivemae.probing.embed_config import EmbedConfig
 from selectivemae.probing.features import encoder_describer, image_side
 from selectivemae.probing.knn import Float32
+from selectivemae.weights.info import EncoderInfo
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,12 @@ def embed(
     if config.out is None or config.out.suffix != ".parquet":
         raise ConfigError(f"--out must name a Parquet file (F.parquet), got {config.out}")
     store = open_stores(config.data)
-    described = cast(Any, encoder).pretrained_cfg
-    channels = described["input_size"][0]
+    info = EncoderInfo.of(encoder)
+    channels = info.channels
     size = image_side(encoder, config.image_size)
     about = {
         "weights": weights,
-        "architecture": str(described.get("architecture", "")),
+        "architecture": info.architecture,
         "pool": config.pool,
         "image_size": str(size),
         "part_size": str(config.part_size),

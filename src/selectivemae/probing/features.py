@@ -12,6 +12,7 @@ from selectivemae.core.order import Int64
 from selectivemae.data.reading import UInt8, read_images
 from selectivemae.data.stores import Store
 from selectivemae.probing.knn import Float32
+from selectivemae.weights.info import EncoderInfo
 
 
 def collect(
@@ -38,7 +39,7 @@ def image_side(encoder: nn.Module, wanted: int | None) -> int:
     ConfigError when its patches do not divide it.
     """
     model = cast(Any, encoder)
-    side = wanted or model.pretrained_cfg["input_size"][1]
+    side = wanted or EncoderInfo.of(encoder).image_size[0]
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))[0]
     if side % patch:
         raise ConfigError(f"--image-size {side} is not a multiple of the patch size {patch} of these weights")
@@ -51,9 +52,9 @@ def encoder_describer(encoder: nn.Module, device: torch.device, pool: str = "mea
     ``mean`` is the mean of the patch tokens (or of the last map's places), ``token`` the class token.
     """
     model = cast(Any, encoder)
-    described = model.pretrained_cfg
-    mean = torch.tensor(described["mean"], device=device).reshape(1, -1, 1, 1)
-    std = torch.tensor(described["std"], device=device).reshape(1, -1, 1, 1)
+    info = EncoderInfo.of(encoder)
+    mean = torch.tensor(info.mean, device=device).reshape(1, -1, 1, 1)
+    std = torch.tensor(info.std, device=device).reshape(1, -1, 1, 1)
     prefix = getattr(model, "num_prefix_tokens", 0)
 
     @torch.inference_mode()

@@ -21,6 +21,7 @@ from selectivemae.data.stores import Store
 from selectivemae.probing.embed import digest, open_features
 from selectivemae.probing.features import encoder_describer
 from selectivemae.probing.knn import Float32
+from selectivemae.weights.info import EncoderInfo
 
 BLOCK = 1 << 24  # numbers of vectors held at a time: 64 MiB
 
@@ -104,7 +105,7 @@ def describe_image(image: Path, encoder: nn.Module, about: dict[str, str], devic
         raise ConfigError(
             f"these weights are not those that made the features ({about.get('weights')}): name them by --weights"
         )
-    channels = cast(Any, encoder).pretrained_cfg["input_size"][0]
+    channels = EncoderInfo.of(encoder).channels
     store = cast(Any, OneImage(image))
     ((pixels, _, bad),) = read_images(store, np.zeros(1, np.int64), int(about["image_size"]), channels)
     if bad:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from selectivemae.probing.features import collect, colour_describer, encoder_des
 from selectivemae.probing.fewshot import SHOTS, few_shot
 from selectivemae.probing.knn import Float32, accuracy, knn_predict, knn_predict_several, standardise
 from selectivemae.probing.linear import linear_predict
+from selectivemae.weights.info import EncoderInfo
 
 KS = (1, 5, 10, 20, 50)
 
@@ -135,7 +136,7 @@ def probe_encoder(
     """
     assert config.data is not None
     store, labelled = open_labelled(config.data, config.seed)
-    channels = cast(Any, encoder).pretrained_cfg["input_size"][0]
+    channels = EncoderInfo.of(encoder).channels
     size = image_side(encoder, config.image_size)
 
     def run(describe: Callable[[UInt8], Float32]) -> tuple[Row, Judged, Prepared]:
@@ -177,7 +178,7 @@ def knn_accuracy(encoder: nn.Module, config: ProbeConfig, device: torch.device) 
     """kNN accuracy alone, for a look during training."""
     assert config.data is not None
     store, labelled = open_labelled(config.data, config.seed)
-    channels = cast(Any, encoder).pretrained_cfg["input_size"][0]
+    channels = EncoderInfo.of(encoder).channels
     describe = encoder_describer(encoder.to(device).eval(), device, config.pool)
     data = prepare(store, labelled, image_side(encoder, config.image_size), channels, config.workers, describe)
     return accuracy(knn_predict(data.train, data.train_label, data.test, config.k), data.test_label)

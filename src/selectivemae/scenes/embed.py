@@ -37,6 +37,7 @@ from selectivemae.scenes.seam import Field
 from selectivemae.scenes.source import Scene, open_scene
 from selectivemae.scenes.stream import Clock, Cut, Rows, blended_rows
 from selectivemae.scenes.windows import Area
+from selectivemae.weights.info import EncoderInfo
 
 BOUND = 1024.0  # features beyond are cut off
 _ROWS = 65536  # of a group in a Parquet file
@@ -46,10 +47,10 @@ def encoder_field(encoder: nn.Module, device: torch.device) -> Field:
     """The patch features of an encoder of ``load_encoder``, after its last norm: a cell is a patch (or a place of a
     convolutional network's last map). ConfigError for encoders whose features lie on no square grid."""
     model = cast(Any, encoder.to(device).eval())
-    described = model.pretrained_cfg
-    channels, size, width = described["input_size"]
-    mean = torch.tensor(described["mean"], device=device).reshape(1, -1, 1, 1)
-    std = torch.tensor(described["std"], device=device).reshape(1, -1, 1, 1)
+    info = EncoderInfo.of(encoder)
+    channels, (size, width) = info.channels, info.image_size
+    mean = torch.tensor(info.mean, device=device).reshape(1, -1, 1, 1)
+    std = torch.tensor(info.std, device=device).reshape(1, -1, 1, 1)
     prefix = getattr(model, "num_prefix_tokens", 0)
 
     def features(images: Tensor) -> Tensor:

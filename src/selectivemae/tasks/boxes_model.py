@@ -7,9 +7,9 @@ size is the side of the canvas), with ``task`` (detect or oriented), ``classes``
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -97,14 +97,7 @@ def build_detector(
         if image_size % patch_side(encoder):
             raise ConfigError(f"--image-size {image_size} is no multiple of the patches' {patch_side(encoder)} px")
         encoder = load_encoder(weights, layout=layout, image_size=image_size, seed=seed, report=lambda _: None)
-    described = cast(Any, encoder).pretrained_cfg
-    info = EncoderInfo(
-        described["architecture"],
-        (image_size, image_size),
-        described["input_size"][0],
-        tuple(described["mean"]),
-        tuple(described["std"]),
-    )
+    info = replace(EncoderInfo.of(encoder), image_size=(image_size, image_size))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = dense_backbone(encoder, checkpointing=checkpointing)

@@ -1,11 +1,11 @@
 """What a weight file holds, in words: for ``inspect``."""
 
 from pathlib import Path
-from typing import Any, cast
 
 from selectivemae.core.errors import WeightsError
 from selectivemae.weights.convert import some
 from selectivemae.weights.files import read_metadata, read_state_dict
+from selectivemae.weights.info import EncoderInfo
 from selectivemae.weights.load import load_encoder
 
 _LONGEST = 200  # characters of a value
@@ -26,13 +26,12 @@ def describe_weights(path: Path) -> list[tuple[str, str]]:
         rows.append(("as an encoder", f"no: {str(e).removeprefix(f'{path}: ')}"))
     else:
         rows += [("as an encoder", line.removeprefix(f"{path}: ")) for line in said]
-        about = cast(Any, encoder).pretrained_cfg
-        channels, height, width = about["input_size"]
+        info = EncoderInfo.of(encoder)
         rows += [
             ("parameters", f"{sum(p.numel() for p in encoder.parameters()):,}"),
-            ("images", f"{channels} x {height} x {width}"),
-            ("mean", ", ".join(f"{v:g}" for v in about["mean"])),
-            ("deviation", ", ".join(f"{v:g}" for v in about["std"])),
+            ("images", " x ".join(map(str, (info.channels, *info.image_size)))),
+            ("mean", ", ".join(f"{v:g}" for v in info.mean)),
+            ("deviation", ", ".join(f"{v:g}" for v in info.std)),
         ]
     known = {"format", "mean", "std", "channels", "image_size"}
     return rows + [(k, _short(v)) for k, v in read_metadata(path).items() if k not in known]

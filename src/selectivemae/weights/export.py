@@ -12,7 +12,7 @@ OUT/checkpoint.pth        --to reference: {"model": tensors} under the reference
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -67,17 +67,9 @@ def export(weights: str | Path, to: Format, out: Path, *, image_size: int | None
 
 def info_of(encoder: nn.Module, weights: str | Path) -> EncoderInfo:
     """What an encoder of ``load_encoder`` says about itself, with method and history where the file tells them."""
-    described = cast(Any, encoder).pretrained_cfg
-    channels, height, width = described["input_size"]
-    metadata: dict[str, str] = {}
-    if Path(weights).exists():
-        metadata = read_metadata(find_file(weights))
-    return EncoderInfo(
-        architecture=described["architecture"],
-        image_size=(height, width),
-        channels=channels,
-        mean=tuple(described["mean"]),
-        std=tuple(described["std"]),
+    metadata = read_metadata(find_file(weights)) if Path(weights).exists() else {}
+    return replace(
+        EncoderInfo.of(encoder),
         method=metadata.get("method", ""),
         samples_seen=int(metadata.get("samples_seen", 0)),
     )

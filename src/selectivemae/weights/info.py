@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from selectivemae.core.errors import WeightsError
 from selectivemae.core.files import atomic_write
@@ -31,6 +31,14 @@ class EncoderInfo:
     method: str = ""
     samples_seen: int = 0
     version: str = __version__
+
+    @classmethod
+    def of(cls, encoder: nn.Module) -> "EncoderInfo":
+        """What an encoder of ``load_encoder`` says about itself (``pretrained_cfg``, where timm keeps it)."""
+        described = cast(Any, encoder).pretrained_cfg
+        channels, height, width = described["input_size"]
+        name = str(described.get("architecture", ""))
+        return cls(name, (height, width), channels, tuple(described["mean"]), tuple(described["std"]))
 
     def to_metadata(self) -> dict[str, str]:
         """As safetensors metadata: text stays as it is, sizes are ``224`` or ``192x256``, lists are JSON."""

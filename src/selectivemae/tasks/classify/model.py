@@ -68,13 +68,10 @@ def build_classifier(
     weights that cannot be read.
     """
     encoder = load_encoder(weights, layout=layout, image_size=image_size, seed=seed)
-    described = cast(Any, encoder).pretrained_cfg
-    channels, height, width = described["input_size"]
+    info = EncoderInfo.of(encoder)
+    height, width = info.image_size
     if height != width:
         raise ConfigError(f"{weights}: made for images of {height} x {width} pixels; give a square one by --image-size")
-    info = EncoderInfo(
-        described["architecture"], (height, width), channels, tuple(described["mean"]), tuple(described["std"])
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         add_head(encoder, len(classes), pool, weights)

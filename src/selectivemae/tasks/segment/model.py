@@ -10,9 +10,8 @@ Shapes: B images, C channels, H x W pixels, S side of the crop, K classes.
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -124,9 +123,7 @@ def build_segmenter(
     """
     channels = len(shape.bands) if shape.bands else None
     encoder = load_encoder(weights, layout=layout, image_size=crop, in_chans=channels, seed=seed)
-    described = cast(Any, encoder).pretrained_cfg
-    mean, std = tuple(described["mean"]), tuple(described["std"])
-    info = EncoderInfo(described["architecture"], (crop, crop), described["input_size"][0], mean, std)
+    info = replace(EncoderInfo.of(encoder), image_size=(crop, crop))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SegmentNet(encoder, len(classes), shape, checkpointing)

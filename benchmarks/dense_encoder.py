@@ -1,6 +1,6 @@
 """The small encoder that benchmarks/detect.py and benchmarks/segment.py compare with fresh weights.
 
-    python benchmarks/dense_encoder.py --data ../shared/data --work /tmp/dense --samples 250000
+    python benchmarks/dense_encoder.py --data ../shared/data --work /tmp/dense --samples 300000
 
 Windows of 256 px of the train parts of the sets of detection and segmentation, the train parts of AID and UC Merced and
 a few whole scenes, all without labels, are the corpus; no image of a val or test part is in it. The encoder is
@@ -74,12 +74,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--model", default="vit_tiny_patch16")
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--samples", type=int, default=250_000)
+    parser.add_argument("--samples", type=int, default=300_000)
+    parser.add_argument("--lr", type=float, default=2e-4)
     args = parser.parse_args()
     count, out = cut(args.data, args.work / "corpus"), args.work / "run"
     settings = {
-        "model": args.model, "image_size": args.size, "batch_size": 64, "lr": 1e-3, "samples_seen": args.samples,
-        "workers": 0, "data": [str(args.work / "corpus")], "out": out,
+        "model": args.model, "image_size": args.size, "batch_size": 64, "lr": args.lr, "samples_seen": args.samples,
+        "decoder_depth": 4, "workers": 0, "data": [str(args.work / "corpus")], "out": out,
     }  # fmt: skip
     pretrain(PretrainConfig.build(settings), resume=(out / "checkpoints").exists(), quiet=True)
     lines = [line for line in read_metrics(out / "metrics.jsonl") if line["kind"] == "train"]
@@ -91,7 +92,8 @@ def main() -> None:
         "dense_encoder",
         "The encoder of the benchmarks of detection and segmentation",
         "benchmarks/dense_encoder.py",
-        "SelectiveMAE by the default recipe on windows of the train parts of the sets, AID, UC Merced and scenes.",
+        f"SelectiveMAE, rate {args.lr:g}, a decoder of 4 blocks, else the default recipe, on windows of the train parts of "
+        "the sets, AID, UC Merced and scenes.",
         _table.markdown(head, [[*row, f"{first:.3f} -> {last:.3f}"]]),
     )
 

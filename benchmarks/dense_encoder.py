@@ -92,8 +92,8 @@ def main() -> None:
         "dense_encoder",
         "The encoder of the benchmarks of detection and segmentation",
         "benchmarks/dense_encoder.py",
-        f"SelectiveMAE, rate {args.lr:g}, a decoder of 4 blocks, else the default recipe, on windows of the train parts of "
-        "the sets, AID, UC Merced and scenes.",
+        f"SelectiveMAE, rate {args.lr:g}, a decoder of 4 blocks, else the default recipe, on windows of the train "
+        "parts of the sets, AID, UC Merced and scenes.",
         _table.markdown(head, [[*row, f"{first:.3f} -> {last:.3f}"]]),
     )
 

@@ -77,8 +77,8 @@ def main() -> None:
         rows.append([*run.split(":"), last, f"{found.knn:.1f}", f"{found.linear:.1f}", *spreading(out, images)])
     note = (
         f"{args.model} at {args.size} px, batch 64, {args.samples:,} images seen, a decoder of 4 blocks, one seed; "
-        "probed on AID. Root mean square / effective rank of patch tokens after the first and last of the blocks that dense "
-        "tasks take."
+        "probed on AID. First and last tap: root mean square / effective rank of the patch tokens after the first and "
+        "the last of the blocks that dense tasks take."
     )
     head = ["branches begin", "rate", "loss, last tenth", "kNN-20", "linear", "first tap", "last tap"]
     title = "Learning rates of pre-training"

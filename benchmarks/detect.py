@@ -6,9 +6,9 @@
 ``overfit`` trains on four images of a set and judges on the same four: the goal is a mean AP at IoU 0.5 above 90 %.
 ``learn`` trains on the set's own train part and judges on its val part, once a seed and encoder. Necks and heads are
 narrower than the published ones (64 and 256 instead of 256 and 1024), so that two cores do it in minutes; all else is
-as in the recipes, but for the rate, the length and bf16. The canvas of a set is such that most of its objects have
-18 px or more: smaller ones fit no anchor. The runs with their pictures stay in --out, and one that is finished there
-is not trained again.
+as in the recipes, but for the rate, the length and bf16. Canvas and tile of a set are such that most of its objects
+have 18 px or more: smaller ones fit no anchor. The runs with their pictures stay in --out, and one that is finished
+there is not trained again.
 """
 
 import argparse
@@ -30,16 +30,30 @@ from selectivemae.tasks.boxes_common import Labelled
 from selectivemae.tasks.boxes_figures import DEFINITIONS
 from selectivemae.tasks.boxes_layout import open_boxes
 from selectivemae.tasks.boxes_run import finetune_boxes
+from selectivemae.tasks.boxes_tiles import tiled
 from selectivemae.tasks.detect.config import DetectConfig
 from selectivemae.tasks.oriented.config import OrientedConfig
 
-SETS: dict[str, tuple[Any, int]] = {  # task and canvas in pixels
-    "airbus_aircraft": ("detect", 256),
-    "nepu_owod": ("detect", 384),
-    "gdit_aerial_airport": ("detect", 512),
-    "buildings_obb_derived": ("oriented", 256),
-    "dota": ("oriented", 384),
+
+@dataclass(frozen=True)
+class Plan:
+    """How a set is looked at: the task, the canvas in pixels, and the tile that images are cut into to learn their
+    parts (None: whole), with its overlap."""
+
+    task: Any
+    canvas: int
+    tile: int | None = None
+    overlap: int = 0
+
+
+SETS = {
+    "airbus_aircraft": Plan("detect", 256),
+    "nepu_owod": Plan("detect", 384),
+    "gdit_aerial_airport": Plan("detect", 256, 200, 50),
+    "buildings_obb_derived": Plan("oriented", 256),
+    "dota": Plan("oriented", 256, 192, 64),
 }
+WHOLE = {"gdit_aerial_airport": 512, "dota": 384}  # canvas where images are learned by heart, uncut
 CONFIGS: dict[str, Any] = {"detect": DetectConfig, "oriented": OrientedConfig}
 BY_HEART = 4  # images
 BATCH = 4  # of training on the parts
@@ -64,11 +78,11 @@ class Outcome:
 def tune(name: str, rate: float, out: Path, **settings: Any) -> Outcome:
     """One fine-tuning with the settings of this benchmark, unless it is finished."""
     kept = out / "outcome.json"
-    task, canvas = SETS[name]
+    task, canvas = SETS[name].task, settings.setdefault("image_size", SETS[name].canvas)
     if not kept.exists():
         epochs, began = settings["epochs"], time.monotonic()
         common = {
-            "image_size": canvas, "neck_width": 64, "head_width": 256, "lr": rate,
+            "neck_width": 64, "head_width": 256, "lr": rate,
             "milestones": [0.7 * epochs, 0.9 * epochs], "warmup_steps": 20, "eval_every": epochs, "precision": "bf16",
             "device": "cpu", "workers": 0, "keep": 1, "out": str(out),
         }  # fmt: skip
@@ -114,7 +128,7 @@ def overfit(arguments: argparse.Namespace, out: Path) -> str:
     """The table of images learned by heart."""
     rows = []
     for name in arguments.sets:
-        task, _ = SETS[name]
+        task = SETS[name].task
         data = few(arguments.data / name, 4 if task == "detect" else 5, out / "few" / name)
         one = tune(
             name,
@@ -122,6 +136,7 @@ def overfit(arguments: argparse.Namespace, out: Path) -> str:
             out / f"overfit-{name}",
             weights="random:" + arguments.model,
             data=str(data),
+            image_size=WHOLE.get(name, SETS[name].canvas),
             epochs=float(arguments.overfit_epochs),
             batch_size=2,
             layer_decay=1.0,
@@ -150,7 +165,9 @@ def learn(arguments: argparse.Namespace, out: Path) -> str:
     encoders = {"random": "random:" + arguments.model} | dict(w.split("=", 1) for w in arguments.weights)
     rows = []
     for name in arguments.sets:
-        images = len(open_boxes(arguments.data / name, "train", 4 if SETS[name][0] == "detect" else 5))
+        plan = SETS[name]
+        train = open_boxes(arguments.data / name, "train", 4 if plan.task == "detect" else 5)
+        images = len((tiled(train, plan.tile, plan.overlap) if plan.tile else train).for_training())
         for rate, (label, weights) in itertools.product(arguments.lr, encoders.items()):
             runs = [
                 tune(
@@ -159,6 +176,8 @@ def learn(arguments: argparse.Namespace, out: Path) -> str:
                     out / f"{name}-{label}-{rate:g}-{arguments.steps}-{seed}",
                     weights=weights,
                     data=str(arguments.data / name),
+                    tile=plan.tile,
+                    overlap=plan.overlap,
                     epochs=arguments.steps * BATCH / images,
                     batch_size=BATCH,
                     seed=seed,
@@ -167,10 +186,11 @@ def learn(arguments: argparse.Namespace, out: Path) -> str:
             ]
             shown = spread([run.value for run in runs])
             seeds, minutes = " ".join(f"{run.value:.1f}" for run in runs), f"{sum(run.minutes for run in runs):.0f}"
+            tile = plan.tile or "whole"
             rows.append(
-                [name, f"{rate:g}", label, runs[0].canvas, runs[0].steps, runs[0].metric, shown, seeds, minutes]
+                [name, f"{rate:g}", label, tile, runs[0].canvas, runs[0].steps, runs[0].metric, shown, seeds, minutes]
             )
-    head = ["set", "rate", "encoder", "canvas, px", "steps", "figure", "value on val, %", "seeds", "minutes"]
+    head = ["set", "rate", "encoder", "tile, px", "canvas, px", "steps", "figure", "value, %", "seeds", "minutes"]
     return markdown(head, rows)
 
 

@@ -51,9 +51,9 @@ SETS = {
     "nepu_owod": Plan("detect", 384),
     "gdit_aerial_airport": Plan("detect", 256, 200, 50),
     "buildings_obb_derived": Plan("oriented", 256),
-    "dota": Plan("oriented", 256, 192, 64),
+    "dota": Plan("oriented", 384),
 }
-WHOLE = {"gdit_aerial_airport": 512, "dota": 384}  # canvas where images are learned by heart, uncut
+WHOLE = {"gdit_aerial_airport": 512}  # canvas where images are learned by heart, uncut
 CONFIGS: dict[str, Any] = {"detect": DetectConfig, "oriented": OrientedConfig}
 BY_HEART = 4  # images
 BATCH = 4  # of training on the parts

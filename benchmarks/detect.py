@@ -1,7 +1,7 @@
 """Detection on real imagery with a small encoder: a handful of images by heart, and pre-trained against fresh weights.
 
     python benchmarks/detect.py [--weights NAME=PATH ...] [--only overfit learn] [--sets airbus_aircraft ...]
-                                [--seeds 3] [--steps 200] [--out FOLDER]
+                                [--seeds 3] [--steps 150] [--out FOLDER]
 
 ``overfit`` trains on four images of a set and judges on the same four: the goal is a mean AP at IoU 0.5 above 90 %.
 ``learn`` trains on the set's own train part and judges on its val part, once a seed and encoder. Necks and heads are
@@ -203,9 +203,9 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", choices=tuple(SETS), default=tuple(SETS))
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--overfit-epochs", type=float, default=120)
-    parser.add_argument("--lr", type=float, nargs="+", default=[2e-4], help="of training on the parts")
+    parser.add_argument("--lr", type=float, nargs="+", default=[HIGH], help="of training on the parts")
     parser.add_argument("--out", type=Path, default=None, help="keeps the runs (else a temporary folder)")
     arguments = parser.parse_args()
     set_up_logging()

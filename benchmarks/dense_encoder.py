@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 import _table
-from selectivemae.core.records import read_metrics
+from _runs import loss_tenths, steps
 from selectivemae.data.decode import decode
 from selectivemae.pretrain.config import PretrainConfig
 from selectivemae.pretrain.run import pretrain
@@ -83,11 +83,9 @@ def main() -> None:
         "decoder_depth": 4, "workers": 0, "data": [str(args.work / "corpus")], "out": out,
     }  # fmt: skip
     pretrain(PretrainConfig.build(settings), resume=(out / "checkpoints").exists(), quiet=True)
-    lines = [line for line in read_metrics(out / "metrics.jsonl") if line["kind"] == "train"]
-    tenth = max(len(lines) // 10, 1)
-    first, last = (sum(line["loss"] for line in part) / tenth for part in (lines[:tenth], lines[-tenth:]))
+    (first, last), end = loss_tenths(out), steps(out)[-1]
     head = ["model", "px", "windows", "images seen", "minutes of one core", "loss, first -> last tenth"]
-    row = [args.model, args.size, f"{count:,}", f"{lines[-1]['samples']:,}", f"{lines[-1]['time_s'] / 60:.0f}"]
+    row = [args.model, args.size, f"{count:,}", f"{end['samples']:,}", f"{end['time_s'] / 60:.0f}"]
     _table.write(
         "dense_encoder",
         "The encoder of the benchmarks of detection and segmentation",

@@ -29,6 +29,7 @@ from selectivemae.ops import rotated
 from selectivemae.tasks.boxes_common import Labelled
 from selectivemae.tasks.boxes_figures import DEFINITIONS
 from selectivemae.tasks.boxes_layout import open_boxes
+from selectivemae.tasks.boxes_model import KINDS
 from selectivemae.tasks.boxes_run import finetune_boxes
 from selectivemae.tasks.boxes_tiles import tiled
 from selectivemae.tasks.detect.config import DetectConfig
@@ -37,23 +38,28 @@ from selectivemae.tasks.oriented.config import OrientedConfig
 
 @dataclass(frozen=True)
 class Plan:
-    """How a set is looked at: the task, the canvas in pixels, and the tile that images are cut into to learn their
-    parts (None: whole), with its overlap."""
+    """How a set is looked at: the task, the canvas in pixels, and the tile that images are cut into (None: whole), with
+    its overlap. Images that are learned by heart stay whole, on a canvas of ``uncut`` where that differs."""
 
     task: Any
     canvas: int
     tile: int | None = None
     overlap: int = 0
+    uncut: int | None = None
+
+    @property
+    def sides(self) -> int:
+        """Numbers of a box."""
+        return KINDS[self.task].box_numbers
 
 
 SETS = {
     "airbus_aircraft": Plan("detect", 256),
     "nepu_owod": Plan("detect", 384),
-    "gdit_aerial_airport": Plan("detect", 256, 200, 50),
+    "gdit_aerial_airport": Plan("detect", 256, tile=200, overlap=50, uncut=512),
     "buildings_obb_derived": Plan("oriented", 256),
     "dota": Plan("oriented", 384),
 }
-WHOLE = {"gdit_aerial_airport": 512}  # canvas where images are learned by heart, uncut
 CONFIGS: dict[str, Any] = {"detect": DetectConfig, "oriented": OrientedConfig}
 BY_HEART = 4  # images
 BATCH = 4  # of training on the parts
@@ -128,15 +134,15 @@ def overfit(arguments: argparse.Namespace, out: Path) -> str:
     """The table of images learned by heart."""
     rows = []
     for name in arguments.sets:
-        task = SETS[name].task
-        data = few(arguments.data / name, 4 if task == "detect" else 5, out / "few" / name)
+        plan = SETS[name]
+        data = few(arguments.data / name, plan.sides, out / "few" / name)
         one = tune(
             name,
             HIGH,
             out / f"overfit-{name}",
             weights="random:" + arguments.model,
             data=str(data),
-            image_size=WHOLE.get(name, SETS[name].canvas),
+            image_size=plan.uncut or plan.canvas,
             epochs=float(arguments.overfit_epochs),
             batch_size=2,
             layer_decay=1.0,
@@ -147,7 +153,7 @@ def overfit(arguments: argparse.Namespace, out: Path) -> str:
         rows.append(
             [
                 name,
-                task,
+                plan.task,
                 one.canvas,
                 one.images,
                 f"{one.epochs:.0f}",
@@ -166,7 +172,7 @@ def learn(arguments: argparse.Namespace, out: Path) -> str:
     rows = []
     for name in arguments.sets:
         plan = SETS[name]
-        train = open_boxes(arguments.data / name, "train", 4 if plan.task == "detect" else 5)
+        train = open_boxes(arguments.data / name, "train", plan.sides)
         images = len((tiled(train, plan.tile, plan.overlap) if plan.tile else train).for_training())
         for rate, (label, weights) in itertools.product(arguments.lr, encoders.items()):
             runs = [

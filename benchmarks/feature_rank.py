@@ -16,8 +16,7 @@ import _table
 from selectivemae.data.reading import read_images
 from selectivemae.data.stores import open_store
 from selectivemae.models.features import Taps
-from selectivemae.tasks.common import normalise
-from selectivemae.weights.export import info_of
+from selectivemae.weights.info import EncoderInfo
 from selectivemae.weights.load import load_encoder
 
 
@@ -26,6 +25,24 @@ def effective_rank(tokens: Tensor) -> float:
     share = torch.linalg.svdvals((tokens - tokens.mean(dim=0)).double()).square()
     share = share / share.sum()
     return float(torch.special.entr(share).sum().exp())
+
+
+def sample(data: str, count: int, size: int) -> Tensor:
+    """Images (count, 3, size, size) uint8, evenly through a data set."""
+    store = open_store(data)
+    index = np.linspace(0, len(store) - 1, count).astype(np.int64)
+    return torch.from_numpy(next(iter(read_images(store, index, size, batch=count)))[0])
+
+
+def spreads(weights: str, images: Tensor) -> dict[int, str]:
+    """Root mean square / effective rank of the patch tokens after each of the blocks (from 1) that dense tasks take."""
+    encoder = load_encoder(weights, image_size=images.shape[-1]).eval()
+    taps = Taps(encoder)
+    with torch.inference_mode():
+        maps = taps(EncoderInfo.of(encoder).normalise(images))
+    tokens = [m.flatten(2).transpose(1, 2).flatten(0, 1) for m in maps]
+    cells = (f"{t.square().mean().sqrt():.1f} / {effective_rank(t):.1f}" for t in tokens)
+    return dict(zip((i + 1 for i in taps.indices), cells, strict=True))
 
 
 def main() -> None:
@@ -37,20 +54,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--name", default="feature_rank")
     args = parser.parse_args()
-    store = open_store(args.data)
-    index = np.linspace(0, len(store) - 1, args.images).astype(np.int64)
-    images = torch.from_numpy(next(iter(read_images(store, index, args.size, batch=args.images)))[0])
+    images = sample(args.data, args.images, args.size)
     rows, head = [], ["encoder"]
     for name, weights in (one.split("=", 1) for one in args.weights):
-        encoder = load_encoder(weights, image_size=args.size).eval()
-        taps = Taps(encoder)
-        with torch.inference_mode():
-            maps = taps(normalise(images, info_of(encoder, weights)))
-        tokens = [m.flatten(2).transpose(1, 2).flatten(0, 1) for m in maps]
-        rows.append([name, *(f"{t.square().mean().sqrt():.1f} / {effective_rank(t):.1f}" for t in tokens)])
-        head = ["encoder", *(f"block {i + 1}" for i in taps.indices)]
+        found = spreads(weights, images)
+        rows.append([name, *found.values()])
+        head = ["encoder", *(f"block {block}" for block in found)]
     note = (
-        f"Root mean square / effective rank of the patch tokens of {len(index)} images at {args.size} px after "
+        f"Root mean square / effective rank of the patch tokens of {len(images)} images at {args.size} px after "
         "the blocks that dense tasks take."
     )
     title = "How large features are, and how many directions they fill"

@@ -10,22 +10,13 @@ finished in --work is not trained again.
 import argparse
 from pathlib import Path
 
-import numpy as np
-import torch
-
 import _table
-from feature_rank import effective_rank
+from _runs import loss_tenths
+from feature_rank import sample, spreads
 from selectivemae.cli.probe import run_probe
-from selectivemae.core.records import read_metrics
-from selectivemae.data.reading import read_images
-from selectivemae.data.stores import open_store
-from selectivemae.models.features import Taps
 from selectivemae.pretrain.config import PretrainConfig
 from selectivemae.pretrain.run import pretrain
 from selectivemae.probing.run import ProbeConfig
-from selectivemae.tasks.common import normalise
-from selectivemae.weights.info import EncoderInfo
-from selectivemae.weights.load import load_encoder
 
 IMAGES = 64  # whose features are looked at
 
@@ -44,15 +35,6 @@ def train(run: str, args: argparse.Namespace) -> Path:
     return out
 
 
-def spreading(weights: Path, images: torch.Tensor) -> list[str]:
-    """Root mean square / effective rank of the patch tokens after the first and the last block of dense tasks."""
-    encoder = load_encoder(str(weights), image_size=images.shape[-1]).eval()
-    with torch.inference_mode():
-        maps = Taps(encoder)(normalise(images, EncoderInfo.of(encoder)))
-    tokens = [m.flatten(2).transpose(1, 2).flatten(0, 1) for m in (maps[0], maps[-1])]
-    return [f"{t.square().mean().sqrt():.1f} / {effective_rank(t):.1f}" for t in tokens]
-
-
 def main() -> None:
     """Train, look, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -64,17 +46,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--samples", type=int, default=64_000)
     args = parser.parse_args()
-    store = open_store(str(args.aid))
-    index = np.linspace(0, len(store) - 1, IMAGES).astype(np.int64)
-    images = torch.from_numpy(next(iter(read_images(store, index, args.size, batch=IMAGES)))[0])
+    images = sample(str(args.aid), IMAGES, args.size)
     rows = []
     for run in args.runs:
         out = train(run, args)
-        losses = [line["loss"] for line in read_metrics(out / "metrics.jsonl") if line["kind"] == "train"]
-        tenth = max(len(losses) // 10, 1)
         found = run_probe(str(out), ProbeConfig(data=str(args.aid), baselines=False, image_size=args.size))
-        last = f"{sum(losses[-tenth:]) / tenth:.3f}"
-        rows.append([*run.split(":"), last, f"{found.knn:.1f}", f"{found.linear:.1f}", *spreading(out, images)])
+        taps = list(spreads(str(out), images).values())
+        last = f"{loss_tenths(out)[1]:.3f}"
+        rows.append([*run.split(":"), last, f"{found.knn:.1f}", f"{found.linear:.1f}", taps[0], taps[-1]])
     note = (
         f"{args.model} at {args.size} px, batch 64, {args.samples:,} images seen, a decoder of 4 blocks, one seed; "
         "probed on AID. First and last tap: root mean square / effective rank of the patch tokens after the first and "

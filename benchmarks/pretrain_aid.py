@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 import _table
+from _runs import loss_tenths, steps
 from selectivemae.cli.probe import run_probe
 from selectivemae.core.config import read_recipe
-from selectivemae.core.records import read_metrics
 from selectivemae.pretrain.config import PretrainConfig
 from selectivemae.pretrain.run import pretrain
 from selectivemae.probing.run import ProbeConfig
@@ -120,10 +120,7 @@ def main() -> None:
             out = train(name, data, args.work, args.size, length, seed)
             result = probed(out, args.aid, args.size, not baselines)
             baselines = baselines or result["baselines"]
-            lines = [r for r in read_metrics(out / "metrics.jsonl") if r["kind"] == "train"]
-            losses, seen = [r["loss"] for r in lines], lines[-1]["samples"]
-            tenth = max(len(losses) // 10, 1)
-            first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
+            (first, last), seen = loss_tenths(out), steps(out)[-1]["samples"]
             cost = json.loads((out / "cost.json").read_text())
             rows.append(
                 [name, seed, length, f"{seen:,}", f"{cost['cpu_s']:.0f}", f"{cost['wall_s']:.0f}",

@@ -53,14 +53,11 @@ def encoder_describer(encoder: nn.Module, device: torch.device, pool: str = "mea
     """
     model = cast(Any, encoder)
     info = EncoderInfo.of(encoder)
-    mean = torch.tensor(info.mean, device=device).reshape(1, -1, 1, 1)
-    std = torch.tensor(info.std, device=device).reshape(1, -1, 1, 1)
     prefix = getattr(model, "num_prefix_tokens", 0)
 
     @torch.inference_mode()
     def describe(images: UInt8) -> Float32:
-        x = (torch.from_numpy(images).to(device).float() / 255 - mean) / std
-        out: Tensor = model.forward_features(x)
+        out: Tensor = model.forward_features(info.normalise(torch.from_numpy(images).to(device)))
         if out.ndim == 3:
             out = out[:, 0] if pool == "token" and prefix else out[:, prefix:].mean(dim=1)
         elif out.ndim == 4:

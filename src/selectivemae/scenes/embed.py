@@ -49,12 +49,10 @@ def encoder_field(encoder: nn.Module, device: torch.device) -> Field:
     model = cast(Any, encoder.to(device).eval())
     info = EncoderInfo.of(encoder)
     channels, (size, width) = info.channels, info.image_size
-    mean = torch.tensor(info.mean, device=device).reshape(1, -1, 1, 1)
-    std = torch.tensor(info.std, device=device).reshape(1, -1, 1, 1)
     prefix = getattr(model, "num_prefix_tokens", 0)
 
     def features(images: Tensor) -> Tensor:
-        out: Tensor = model.forward_features((images.to(device).float() / 255 - mean) / std)
+        out: Tensor = model.forward_features(info.normalise(images.to(device)))
         if out.ndim == 3:
             patches = out[:, prefix:].transpose(1, 2)
             side = round(patches.shape[2] ** 0.5)

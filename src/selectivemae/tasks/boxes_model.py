@@ -24,7 +24,6 @@ from selectivemae.models.heads.faster_rcnn import FasterRCNN
 from selectivemae.models.heads.oriented_rcnn import OrientedRCNN
 from selectivemae.models.heads.roi_head import Detected
 from selectivemae.tasks.boxes_data import BoxTargets
-from selectivemae.tasks.classify.model import normalise
 from selectivemae.tasks.common import NoiseKeys, described, fill, layer_decay_groups
 from selectivemae.weights.info import EncoderInfo, write_encoder
 from selectivemae.weights.load import load_encoder
@@ -62,7 +61,7 @@ class Detector:
     def normalise(self, images: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
         """Canvases (B, C, S, S) uint8 to float32, less the mean and over the deviation of each channel; 0 outside the
         (height, width) that each image covers."""
-        out = normalise(images, self.info)
+        out = self.info.normalise(images)
         for image, (height, width) in zip(out, sizes, strict=True):
             image[:, height:] = 0
             image[:, :, width:] = 0

@@ -77,12 +77,6 @@ def fill(model: nn.Module, file: Path, info: EncoderInfo) -> None:
     model.eval()
 
 
-def normalise(images: Tensor, info: EncoderInfo) -> Tensor:
-    """Images (B, C, H, W) uint8 to float32, less the mean and over the deviation of each channel."""
-    mean, std = (torch.tensor(v, device=images.device).reshape(1, -1, 1, 1) for v in (info.mean, info.std))
-    return (images.float() / 255 - mean) / std
-
-
 def layer_of(name: str, starts: tuple[int, ...]) -> int:
     """Layer of a parameter of an encoder by its name: 0 the stem, i + 1 block i, and one more for all the rest.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -39,6 +40,11 @@ class EncoderInfo:
         channels, height, width = described["input_size"]
         name = str(described.get("architecture", ""))
         return cls(name, (height, width), channels, tuple(described["mean"]), tuple(described["std"]))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) uint8 to float32, less the mean and over the deviation of each channel."""
+        mean, std = (torch.tensor(v, device=images.device).reshape(1, -1, 1, 1) for v in (self.mean, self.std))
+        return (images.float() / 255 - mean) / std
 
     def to_metadata(self) -> dict[str, str]:
         """As safetensors metadata: text stays as it is, sizes are ``224`` or ``192x256``, lists are JSON."""

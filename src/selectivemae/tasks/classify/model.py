@@ -19,7 +19,7 @@ from selectivemae.engine.precision import attention_kernel
 from selectivemae.engine.state import StepOutput
 from selectivemae.models.vit import LayerNorm
 from selectivemae.tasks.classify.mixing import Targets
-from selectivemae.tasks.common import NoiseKeys, described, fill, layer_decay_groups, normalise
+from selectivemae.tasks.common import NoiseKeys, described, fill, layer_decay_groups
 from selectivemae.weights.info import EncoderInfo, write_encoder
 from selectivemae.weights.load import load_encoder
 
@@ -49,7 +49,7 @@ class Classifier:
     def logits(self, images: Tensor) -> Tensor:
         """Images (B, C, S, S) uint8 on the model's device to logits (B, K) float32."""
         with attention_kernel(sequence_length(self.model), images.device):
-            return self.model(normalise(images, self.info)).float()
+            return self.model(self.info.normalise(images)).float()
 
 
 def build_classifier(
@@ -130,9 +130,9 @@ class ClassifyObjective:
     def step(self, batch: Batch, progress: float) -> StepOutput:
         """Loss of each image (B,) fp32."""
         targets = cast(Targets, batch.targets)
-        images = normalise(batch.images, self.classifier.info)
+        images = self.classifier.info.normalise(batch.images)
         if targets.partner is not None:
-            images = targets.blend.images(images, normalise(targets.partner, self.classifier.info))
+            images = targets.blend.images(images, self.classifier.info.normalise(targets.partner))
         self.keys.current = batch.key
         with attention_kernel(sequence_length(self.model), images.device):
             logits = self.model(images).float()

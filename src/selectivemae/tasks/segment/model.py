@@ -23,7 +23,7 @@ from selectivemae.engine.precision import attention_kernel
 from selectivemae.engine.state import StepOutput
 from selectivemae.models.features import KeptPrefix, dense_backbone
 from selectivemae.models.heads.upernet import FCNHead, UPerHead
-from selectivemae.tasks.common import NoiseKeys, described, fill, layer_decay_groups, normalise
+from selectivemae.tasks.common import NoiseKeys, described, fill, layer_decay_groups
 from selectivemae.tasks.segment.classes import IGNORED, PADDED, Colour
 from selectivemae.tasks.segment.data import targets_of
 from selectivemae.weights.info import EncoderInfo, write_encoder
@@ -90,7 +90,7 @@ class Segmenter:
         Smaller ones are padded, right and below, with what is 0 after normalisation.
         """
         rows, columns = images.shape[-2:]
-        whole = F.pad(normalise(images, self.info), (0, self.crop - columns, 0, self.crop - rows))
+        whole = F.pad(self.info.normalise(images), (0, self.crop - columns, 0, self.crop - rows))
         with self.attention(images.device):
             out = self.model(whole).float()
         return upsample(out, self.crop)[..., :rows, :columns]
@@ -163,7 +163,7 @@ class SegmentObjective:
     def step(self, batch: Batch, progress: float) -> StepOutput:
         """Loss of each image (B,) fp32."""
         mask = targets_of(batch)
-        images = normalise(batch.images, self.segmenter.info)
+        images = self.segmenter.info.normalise(batch.images)
         images = images.masked_fill((mask == PADDED)[:, None], 0.0)
         self.keys.current = batch.key
         with self.segmenter.attention(images.device):
